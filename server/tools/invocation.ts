@@ -1,0 +1,47 @@
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { Any } from "@bufbuild/protobuf/wkt";
+import type { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import type { Definition, Target } from "../registry/sources/source.ts";
+
+/** One checked argument message, in the form that its invoker wants. Only the invoker that made it can use it. */
+export type Input = { readonly [inputBrand]: true };
+declare const inputBrand: unique symbol;
+
+/** One result of a tool. Conversions are done when asked for. */
+export interface Output {
+  json(): JsonValue;
+  /** Undefined where the backend does not speak Protobuf. */
+  message?(): Any;
+}
+
+/** The circumstances of one call. */
+export interface Invocation {
+  readonly target: Target;
+  /** Sent besides the target's headers: trace context, correlation id, request id. */
+  readonly headers: Headers;
+  /** Aborted when the caller leaves or the deadline passes; its reason is a ConnectError. */
+  readonly signal: AbortSignal;
+  /** Milliseconds until the deadline, sent to the backend. */
+  readonly timeoutMs: number;
+}
+
+/** A tool made ready to be called: what depends only on its definition is done once. */
+export interface Invoker {
+  readonly streaming: Streaming;
+  /** Checks JSON arguments and converts them; throws `invalidArgument` with paths below `path`. */
+  parse(json: JsonObject, path: string): Input;
+  /** Checks a Protobuf request; throws `invalidArgument` when its type is not the tool's or the tool has none. */
+  parseMessage(message: Any, path: string): Input;
+  /**
+   * Calls the tool. Results come as the backend sends them; leaving the iteration cancels the call. A failure is thrown
+   * as a ConnectError with the backend's own code, message, metadata and details.
+   */
+  invoke(inputs: Iterable<Input> | AsyncIterable<Input>, invocation: Invocation): AsyncIterable<Output>;
+}
+
+/** Calls the tools of one kind of definition. */
+export interface Backend {
+  readonly kind: Definition["kind"];
+  /** Makes a tool ready to be called. Throws a DomainError when the definition does not hold it or it cannot be read. */
+  invoker(definition: Definition, sourceName: string): Invoker;
+}

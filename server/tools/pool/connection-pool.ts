@@ -1,0 +1,31 @@
+import type { Transport } from "@connectrpc/connect";
+import type { Dispatcher } from "undici";
+import type { Target } from "../../registry/sources/source.ts";
+
+/** Shared connections to backends, under one set of limits for HTTP/1.1 and HTTP/2. */
+export interface ConnectionPool {
+  /** A transport that speaks the target's protocol over pooled connections and sends the target's headers. */
+  transport(target: Target): Transport;
+  /** For plain HTTP through undici. */
+  readonly dispatcher: Dispatcher;
+  /** Opens a connection to each target ahead of the first call; failures are only logged. */
+  warm(targets: Iterable<Target>): Promise<void>;
+  stats(): PoolStats;
+  close(): Promise<void>;
+}
+
+export interface PoolStats {
+  readonly connections: readonly ConnectionStats[];
+  /** Requests sent, and how many of them found an open connection. */
+  readonly requests: number;
+  readonly reused: number;
+}
+
+export interface ConnectionStats {
+  readonly origin: string;
+  readonly protocol: "h1" | "h2";
+  readonly ageMs: number;
+  readonly activeRequests: number;
+  readonly requests: number;
+  readonly failures: number;
+}
