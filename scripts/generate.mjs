@@ -5,7 +5,16 @@
 //   node scripts/generate.mjs --check            fail when anything committed is stale
 //   node scripts/generate.mjs --deps             only render `.proto-deps`, which buf needs to read `proto/`
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -85,7 +94,9 @@ function check() {
       stale.push("proto/baseline.binpb");
     }
     if (stale.length > 0) {
-      console.error(`Generated files are stale: ${stale.join(", ")}\nRun \`npm run generate\` and commit the result.`);
+      console.error(
+        `Generated files are stale: ${stale.join(", ")}\nRun \`npm run generate\` and commit the result.`,
+      );
       process.exitCode = 1;
     }
   });
@@ -113,7 +124,9 @@ function differences(fresh, committed) {
       return undefined;
     }
   };
-  return [...names].filter((name) => read(fresh, name) !== read(committed, name)).map((name) => `gen/src/${name}`);
+  return [...names]
+    .filter((name) => read(fresh, name) !== read(committed, name))
+    .map((name) => `gen/src/${name}`);
 }
 
 function buf(...args) {

@@ -22,7 +22,9 @@ function printMessage(desc) {
   const body = [
     ...desc.nestedEnums.map(printEnum),
     ...desc.nestedMessages.filter((nested) => !nested.proto.options?.mapEntry).map(printMessage),
-    ...desc.proto.extensionRange.map((range) => `extensions ${range.start} to ${printRangeEnd(range.end - 1)};`),
+    ...desc.proto.extensionRange.map(
+      (range) => `extensions ${range.start} to ${printRangeEnd(range.end - 1)};`,
+    ),
     ...desc.proto.reservedRange.map((range) => `reserved ${range.start} to ${printRangeEnd(range.end - 1)};`),
     ...desc.proto.reservedName.map((name) => `reserved "${name}";`),
     ...desc.members.map((member) =>
@@ -61,11 +63,14 @@ function printField(field, label) {
 function printType(field) {
   switch (field.fieldKind) {
     case "map": {
-      const value = field.mapKind === "scalar" ? scalarName(field.scalar) : `.${(field.message ?? field.enum).typeName}`;
+      const value =
+        field.mapKind === "scalar" ? scalarName(field.scalar) : `.${(field.message ?? field.enum).typeName}`;
       return `map<${scalarName(field.mapKey)}, ${value}>`;
     }
     case "list":
-      return field.listKind === "scalar" ? scalarName(field.scalar) : `.${(field.message ?? field.enum).typeName}`;
+      return field.listKind === "scalar"
+        ? scalarName(field.scalar)
+        : `.${(field.message ?? field.enum).typeName}`;
     case "scalar":
       return scalarName(field.scalar);
     default:

@@ -59,7 +59,9 @@ export function invalidArgument(fields: readonly FieldViolation[], cause?: unkno
   return new DomainError({
     code: Code.InvalidArgument,
     reason: "INVALID_FIELDS",
-    message: fields.map(({ field, description }) => (field ? `${field}: ${description}` : description)).join("; "),
+    message: fields
+      .map(({ field, description }) => (field ? `${field}: ${description}` : description))
+      .join("; "),
     fields,
     cause,
   });

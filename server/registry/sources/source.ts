@@ -40,8 +40,11 @@ export interface SourceProblem {
  * handed back to the backends that call.
  */
 export type Definition =
-  | { readonly kind: "descriptors"; /** A serialized google.protobuf.FileDescriptorSet. */ readonly bytes: Uint8Array }
-  | { readonly kind: "utcp"; /** A UTCP v1 manual as JSON in UTF-8. */ readonly bytes: Uint8Array };
+  | {
+      readonly kind: "descriptors" /** A serialized google.protobuf.FileDescriptorSet. */;
+      readonly bytes: Uint8Array;
+    }
+  | { readonly kind: "utcp" /** A UTCP v1 manual as JSON in UTF-8. */; readonly bytes: Uint8Array };
 
 /** What a source offered. Good tools are listed whatever happened to the others. */
 export interface Discovery {
