@@ -1,0 +1,139 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
+import { type Clock, callContext, toStatus } from "@toolplane/framework";
+import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import {
+  type CallInfoSchema,
+  type CallToolResponseSchema,
+  type CallToolsResponseSchema,
+  type ToolCall,
+  ToolService,
+} from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import pLimit from "p-limit";
+import type { CallEvent, Caller, CallerContext } from "./caller.ts";
+import { completionOrder } from "./completion-order.ts";
+import { createResultList, refuseTypedStream, toResult } from "./result.ts";
+
+export interface ToolServiceOptions {
+  readonly caller: Caller;
+  readonly clock: Clock;
+  /** How many calls of one CallTools request run at once when it names no number. */
+  readonly defaultConcurrency: number;
+  /** The largest result of CallTool in bytes, over all messages of a stream. */
+  readonly maxResultBytes: number;
+}
+
+/** The RPC handlers of `toolplane.tools.v1.ToolService`. */
+export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter) => void {
+  const { caller, clock, defaultConcurrency } = options;
+
+  async function callTool(
+    call: ToolCall,
+    context: CallerContext,
+  ): Promise<MessageInitShape<typeof CallToolResponseSchema>> {
+    const progress = createProgress(call, clock);
+    const results = createResultList(progress.typed, options.maxResultBytes);
+    for await (const event of caller.call(call, context)) {
+      progress.follow(event);
+      if (event.kind === "started") {
+        refuseTypedStream(progress.typed, progress.streamsResults, context.path);
+      } else {
+        results.add(event.output);
+      }
+    }
+    return { result: results.finish(progress.streamsResults), info: progress.info() };
+  }
+
+  return (router) => {
+    router.service(ToolService, {
+      callTool: (request, context) => callTool(required(request.call), callerContext(context, "call")),
+
+      async *callToolStream(request, context) {
+        const call = required(request.call);
+        const progress = createProgress(call, clock);
+        for await (const event of caller.call(call, callerContext(context, "call"))) {
+          progress.follow(event);
+          yield event.kind === "started"
+            ? { event: { case: "started", value: progress.info() } }
+            : { event: { case: "result", value: toResult(event.output, progress.typed) } };
+        }
+        yield { event: { case: "finished", value: progress.info() } };
+      },
+
+      async *callTools(request, context) {
+        const limit = pLimit(request.concurrency || defaultConcurrency);
+        const departed = new AbortController();
+        const signal = AbortSignal.any([context.signal, departed.signal]);
+        const outcomes = request.calls.map((call, index) =>
+          limit(async (): Promise<MessageInitShape<typeof CallToolsResponseSchema>> => {
+            try {
+              const response = await callTool(call, { ...callerContext(context, `calls[${index}]`), signal });
+              return { index, outcome: { case: "response", value: response } };
+            } catch (error) {
+              return { index, outcome: { case: "error", value: toStatus(error, callContext(context)) } };
+            }
+          }),
+        );
+        try {
+          yield* completionOrder(outcomes);
+        } finally {
+          departed.abort();
+          limit.clearQueue();
+        }
+      },
+    });
+  };
+}
+
+/** Validation has refused requests without a call before the handler sees them. */
+function required(call: ToolCall | undefined): ToolCall {
+  if (!call) {
+    throw new Error("a request without a call passed validation");
+  }
+  return call;
+}
+
+function callerContext(context: HandlerContext, path: string): CallerContext {
+  const { correlationId, traceparent, tracestate } = callContext(context);
+  const headers = new Headers({ "x-correlation-id": correlationId });
+  if (traceparent) {
+    headers.set("traceparent", traceparent);
+  }
+  if (tracestate) {
+    headers.set("tracestate", tracestate);
+  }
+  return { signal: context.signal, timeoutMs: context.timeoutMs(), headers, path };
+}
+
+/** Follows a call to describe it. */
+function createProgress(call: ToolCall, clock: Clock) {
+  const begin = clock.monotonic();
+  let started: Extract<CallEvent, { kind: "started" }> | undefined;
+  let resultCount = 0;
+  return {
+    /** True when results are wanted as Protobuf messages. */
+    typed: call.input.case === "message",
+    get streamsResults(): boolean {
+      return started?.streaming === Streaming.SERVER || started?.streaming === Streaming.BIDI;
+    },
+    follow(event: CallEvent): void {
+      if (event.kind === "started") {
+        started = event;
+      } else {
+        resultCount++;
+      }
+    },
+    info(): MessageInitShape<typeof CallInfoSchema> {
+      return {
+        tool: started?.tool.name ?? call.tool,
+        service: started?.tool.service ?? "",
+        environment: started?.tool.environment ?? "",
+        version: started?.tool.version ?? "",
+        instanceId: started?.instanceId ?? "",
+        duration: durationFromMs(Math.round((clock.monotonic() - begin) * 1e3) / 1e3),
+        resultCount,
+      };
+    },
+  };
+}

@@ -1,0 +1,32 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Clock } from "@toolplane/framework";
+
+/** A signal that ends with its caller or at a deadline, whichever is first. */
+export interface Timeout {
+  /** Its reason is a ConnectError: CANCELED or DEADLINE_EXCEEDED. */
+  readonly signal: AbortSignal;
+  /** Lets go of the timer and of the caller's signal. */
+  clear(): void;
+}
+
+export function createTimeout(clock: Clock, timeoutMs: number, caller: AbortSignal): Timeout {
+  const controller = new AbortController();
+  const onCallerLeft = () => controller.abort(ConnectError.from(caller.reason, Code.Canceled));
+  const cancelTimer = clock.after(timeoutMs, () =>
+    controller.abort(
+      new ConnectError(`the call took longer than ${Math.round(timeoutMs)} ms`, Code.DeadlineExceeded),
+    ),
+  );
+  if (caller.aborted) {
+    onCallerLeft();
+  } else {
+    caller.addEventListener("abort", onCallerLeft, { once: true });
+  }
+  return {
+    signal: controller.signal,
+    clear() {
+      cancelTimer();
+      caller.removeEventListener("abort", onCallerLeft);
+    },
+  };
+}
