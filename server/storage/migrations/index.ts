@@ -1,0 +1,12 @@
+import type { Kysely } from "kysely";
+
+/** One step of the schema. Once released it never changes: a mistake is corrected by a further step. */
+export interface Migration {
+  /** A four-digit number and a word, such as `0001-registry`; the order of names is the order of steps. */
+  readonly name: string;
+  /** Runs inside a transaction that it shares with the other pending steps: all of them happen, or none. */
+  up(db: Kysely<unknown>): Promise<void>;
+}
+
+/** All steps, in order. */
+export const migrations: readonly Migration[] = [];
