@@ -1,15 +1,42 @@
-import { defineConfig } from "vitest/config";
+import { configDefaults, defineConfig } from "vitest/config";
 
 // Workspace packages are tested from their sources, through the same export condition that the compiler uses.
 const conditions = ["toolplane-source", "node", "import", "module", "default"];
 
-export default defineConfig({
+const common = {
   resolve: { conditions },
   ssr: { resolve: { conditions, externalConditions: conditions } },
+};
+
+export default defineConfig({
   test: {
-    include: ["{framework,client,server,test}/**/*.test.ts"],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Each file starts real servers, some a database: more at once than cores only makes all of them slower.
     maxWorkers: 2,
+    reporters: ["default", ["json", { outputFile: `.test-results/${process.env.npm_lifecycle_event ?? "vitest"}.json` }]],
+    projects: [
+      {
+        ...common,
+        test: {
+          name: "unit",
+          include: ["{framework,client,server}/**/*.test.ts", "test/*.test.ts"],
+          exclude: [...configDefaults.exclude, "**/dist/**"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        ...common,
+        test: {
+          name: "polyglot",
+          include: ["test/polyglot/*.test.ts"],
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        ...common,
+        test: { name: "browser", include: ["test/browser/*.test.ts"], testTimeout: 60_000, hookTimeout: 120_000 },
+      },
+    ],
   },
 });
