@@ -17,7 +17,7 @@ export interface Health {
   set(service: string, state: HealthState): void;
   /** Says once and for all that nothing is served any more, while watches go on, so that clients turn away. */
   drain(): void;
-  /** Drains, and ends every watch, present and future. */
+  /** Drains, and ends every watch, present and future, once it has told so. */
   close(): void;
 }
 
@@ -57,24 +57,20 @@ export function createHealth(services: Iterable<string> = []): Health {
 
   async function* watch({ service }: { service: string }, { signal }: HandlerContext) {
     let wake = () => {};
-    // A change that comes while a response is being written must not be slept through, hence the flag.
-    let stale = true;
-    const onChange = () => {
-      stale = true;
-      wake();
-    };
+    const onChange = () => wake();
     watchers.add(onChange);
     signal.addEventListener("abort", onChange);
     try {
       let sent: ServingStatus | undefined;
-      while (!signal.aborted && phase !== "closed") {
-        stale = false;
+      while (!signal.aborted) {
         const status = wireStatus(states.get(service));
         if (status !== sent) {
           sent = status;
           yield { status };
-        }
-        if (!stale) {
+        } else if (phase === "closed") {
+          return;
+        } else {
+          // Nothing can have changed since the state was read, so no change is slept through.
           await new Promise<void>((resolve) => {
             wake = resolve;
           });
