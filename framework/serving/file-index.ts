@@ -1,6 +1,12 @@
-import { clone, type DescFile, toBinary } from "@bufbuild/protobuf";
+import { clearField, clone, create, type DescFile, equals, toBinary } from "@bufbuild/protobuf";
 import { nestedTypes } from "@bufbuild/protobuf/reflect";
-import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
+import {
+  type FileDescriptorProto,
+  FileDescriptorProtoSchema,
+  type FileDescriptorSet,
+  type SourceCodeInfo,
+  SourceCodeInfoSchema,
+} from "@bufbuild/protobuf/wkt";
 
 /** A Protobuf file as reflection sends it. */
 export interface ServedFile {
@@ -35,8 +41,12 @@ const serialized = new WeakMap<DescFile, Uint8Array>();
  * A client knows a file by its name and accepts a symbol from one file only, but generated code from different
  * places can bring two files of one name. If they declare a common symbol they are taken for two copies, and the first
  * is served. Otherwise they are strangers, and the second is served under a name of its own.
+ *
+ * @param documented the same files with their comments, which generated code lacks. Files in it that differ from the
+ *   indexed ones in anything else are out of date, and left aside.
  */
-export function createFileIndex(files: Iterable<DescFile>): FileIndex {
+export function createFileIndex(files: Iterable<DescFile>, documented?: FileDescriptorSet): FileIndex {
+  const sources = new Map(documented?.file.map((file) => [file.name, file]));
   const served = new Map<DescFile, ServedFile>();
   const names = new Map<string, ServedFile>();
   const symbols = new Map<string, ServedFile>();
@@ -56,7 +66,7 @@ export function createFileIndex(files: Iterable<DescFile>): FileIndex {
       return known;
     }
     const dependencies = file.dependencies.map(add);
-    const entry = serve(file, unusedName(file.proto.name), dependencies);
+    const entry = serve(file, unusedName(file.proto.name), dependencies, sources.get(file.proto.name));
     served.set(file, entry);
     names.set(entry.name, entry);
     for (const symbol of declaredSymbols(file)) {
@@ -103,25 +113,45 @@ export function createFileIndex(files: Iterable<DescFile>): FileIndex {
   };
 }
 
-/** Prepares a file to be sent under a name, with imports, that may differ from its own. */
-function serve(file: DescFile, name: string, dependencies: readonly ServedFile[]): ServedFile {
+/** Prepares a file to be sent: under a name, with imports, and with comments that may not be its own. */
+function serve(
+  file: DescFile,
+  name: string,
+  dependencies: readonly ServedFile[],
+  source: FileDescriptorProto | undefined,
+): ServedFile {
   const isRenamed =
     name !== file.proto.name || dependencies.some((each, i) => each.name !== file.proto.dependency[i]);
-  return {
-    name,
-    dependencies,
-    bytes() {
-      if (isRenamed) {
-        const renamed = clone(FileDescriptorProtoSchema, file.proto);
-        renamed.name = name;
-        renamed.dependency = dependencies.map((each) => each.name);
-        return toBinary(FileDescriptorProtoSchema, renamed);
-      }
-      const bytes = serialized.get(file) ?? toBinary(FileDescriptorProtoSchema, file.proto);
-      serialized.set(file, bytes);
-      return bytes;
-    },
-  };
+  const comments = source && commentsFor(file.proto, source);
+  if (!isRenamed && comments === undefined) {
+    return { name, dependencies, bytes: () => serialize(file) };
+  }
+  const changed = clone(FileDescriptorProtoSchema, file.proto);
+  changed.name = name;
+  changed.dependency = dependencies.map((each) => each.name);
+  if (comments !== undefined) {
+    changed.sourceCodeInfo = comments;
+  }
+  const bytes = toBinary(FileDescriptorProtoSchema, changed);
+  return { name, dependencies, bytes: () => bytes };
+}
+
+function serialize(file: DescFile): Uint8Array {
+  const bytes = serialized.get(file) ?? toBinary(FileDescriptorProtoSchema, file.proto);
+  serialized.set(file, bytes);
+  return bytes;
+}
+
+/** The comments in a file's source, without the positions of everything else; undefined when it is another source. */
+function commentsFor(file: FileDescriptorProto, source: FileDescriptorProto): SourceCodeInfo | undefined {
+  const { sourceCodeInfo } = source;
+  const declarations = clone(FileDescriptorProtoSchema, source);
+  clearField(declarations, FileDescriptorProtoSchema.field.sourceCodeInfo);
+  return sourceCodeInfo && equals(FileDescriptorProtoSchema, declarations, file)
+    ? create(SourceCodeInfoSchema, {
+        location: sourceCodeInfo.location.filter((each) => each.leadingComments || each.trailingComments),
+      })
+    : undefined;
 }
 
 /** The full names of everything that a file declares. */

@@ -10,13 +10,15 @@ import {
   fromBinary,
   getOption,
   type MessageInitShape,
+  toBinary,
 } from "@bufbuild/protobuf";
+import { base64Decode } from "@bufbuild/protobuf/wire";
 import {
   type FileDescriptorProto,
   FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
 } from "@bufbuild/protobuf/wkt";
-import { Code, createClient, type Transport } from "@connectrpc/connect";
+import { Code, type ConnectRouter, createClient, type Transport } from "@connectrpc/connect";
 import { createAsyncIterable } from "@connectrpc/connect/protocol";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
@@ -29,6 +31,7 @@ import {
 } from "@toolplane/gen/grpc/reflection/v1/reflection_pb.js";
 import { ServerReflection as ServerReflectionV1Alpha } from "@toolplane/gen/grpc/reflection/v1alpha/reflection_pb.js";
 import { tool } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
+import { documentedDescriptors } from "@toolplane/gen/toolplane/documented_descriptors.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { afterEach, describe, expect, it } from "vitest";
 import { startHttp2Server } from "../test-support/http2-server.ts";
@@ -49,7 +52,13 @@ afterEach(async () => {
 
 /** Starts a server that reflects the services. */
 async function start(...services: DescService[]): Promise<{ url: string; transport: Transport }> {
-  const server = await startHttp2Server(reflectionRoutes(services));
+  return await startWith(reflectionRoutes(services));
+}
+
+async function startWith(
+  routes: (router: ConnectRouter) => void,
+): Promise<{ url: string; transport: Transport }> {
+  const server = await startHttp2Server(routes);
   const sessionManager = new Http2SessionManager(server.url);
   cleanups.push(
     () => server.close(),
@@ -341,6 +350,36 @@ describe("files of one name", () => {
     );
 
     expect(filesOf(response).map(({ name }) => name)).toEqual(["cup.proto"]);
+  });
+});
+
+describe("comments", () => {
+  const contract = base64Decode(documentedDescriptors);
+
+  async function commentsFrom(documented: Uint8Array): Promise<string[]> {
+    const { transport } = await startWith(reflectionRoutes([RegistryService], documented));
+    const [response] = await ask(transport, {
+      case: "fileContainingSymbol",
+      value: RegistryService.typeName,
+    });
+    const files = filesOf(response);
+    expect(serviceOf(schemaOf(files), RegistryService.typeName).methods).toHaveLength(
+      RegistryService.methods.length,
+    );
+    return files[0]?.sourceCodeInfo?.location.map(({ leadingComments }) => leadingComments ?? "") ?? [];
+  }
+
+  it("are sent where the server has them", async () => {
+    expect(await commentsFrom(contract)).toContain(" Returns one service with its instances and problems.\n");
+  });
+
+  it("are not sent when they belong to another version of a file", async () => {
+    const outdated = fromBinary(FileDescriptorSetSchema, contract);
+    for (const file of outdated.file) {
+      file.service[0]?.method.shift();
+    }
+
+    expect(await commentsFrom(toBinary(FileDescriptorSetSchema, outdated))).toEqual([]);
   });
 });
 

@@ -1,4 +1,5 @@
-import type { DescService } from "@bufbuild/protobuf";
+import { type DescService, fromBinary } from "@bufbuild/protobuf";
+import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Code, type ConnectRouter } from "@connectrpc/connect";
 import { file_google_rpc_error_details } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import {
@@ -17,14 +18,21 @@ import { createFileIndex, type FileIndex, type ServedFile } from "./file-index.t
  * print errors.
  *
  * @param services every service of the server, health included
+ * @param documented a serialized `google.protobuf.FileDescriptorSet` that holds the services' files with their comments,
+ *   as `buf build -o` and `protoc --include_source_info -o` write it. Generated code has no comments, so without it clients
+ *   see none.
  */
-export function reflectionRoutes(services: readonly DescService[]): (router: ConnectRouter) => void {
+export function reflectionRoutes(
+  services: readonly DescService[],
+  documented?: Uint8Array,
+): (router: ConnectRouter) => void {
+  const sources = documented && fromBinary(FileDescriptorSetSchema, documented);
   const listed = [...services, ServerReflectionV1, ServerReflectionV1Alpha];
   const names = [...new Set(listed.map(({ typeName }) => typeName))].sort();
   // Indexing takes milliseconds that nobody should wait for at start.
   let index: FileIndex | undefined;
   const reflect = <Request extends ReflectionRequest>(requests: AsyncIterable<Request>) => {
-    index ??= createFileIndex([...listed.map(({ file }) => file), file_google_rpc_error_details]);
+    index ??= createFileIndex([...listed.map(({ file }) => file), file_google_rpc_error_details], sources);
     return answerAll(requests, index, names);
   };
   return (router) => {
