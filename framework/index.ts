@@ -1,4 +1,5 @@
 export { type Clock, MAX_TIMER_MS, systemClock } from "./clock.ts";
+export { toConnectError } from "./errors/connect-error.ts";
 export {
   DomainError,
   type DomainErrorInit,
@@ -7,3 +8,14 @@ export {
   notFound,
   type PreconditionViolation,
 } from "./errors/domain-error.ts";
+export type { FinishedCall, Gate } from "./interceptors/begin-call.ts";
+export { anonymous, type CallContext, callContext, type Principal } from "./interceptors/call-context.ts";
+export { type CreateLoggerOptions, createLogger, type Logger, type LogLevel } from "./logging.ts";
+export { closeOnSignals } from "./serving/close-on-signals.ts";
+export { type CorsOptions, isLoopback } from "./serving/cors.ts";
+export { defaultLimits, type ServeLimits } from "./serving/limits.ts";
+export type { TlsOptions } from "./serving/listener.ts";
+export type { NodeRequest, NodeResponse } from "./serving/node-http.ts";
+export { sendJson } from "./serving/refusal.ts";
+export type { HttpHandler } from "./serving/request-handler.ts";
+export { type ServeOptions, type Server, serve } from "./serving/serve.ts";

@@ -1,0 +1,207 @@
+import { once } from "node:events";
+import { createServer as createHttp1Server } from "node:http";
+import { constants, createServer as createHttp2Server, type ServerHttp2Session } from "node:http2";
+import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
+import { createServer as createTlsServer } from "node:tls";
+import type { Clock } from "../clock.ts";
+import type { Logger } from "../logging.ts";
+import type { ServeLimits } from "./limits.ts";
+import type { NodeHandler } from "./node-http.ts";
+import { sniffProtocol } from "./sniff.ts";
+
+/** What TLS needs, in PEM. */
+export interface TlsOptions {
+  readonly cert: string | Buffer;
+  readonly key: string | Buffer;
+  /** The authorities that clients' certificates must come from. Default: clients need no certificate. */
+  readonly clientCa?: string | Buffer;
+}
+
+export interface ListenerOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly tls: TlsOptions | undefined;
+  readonly limits: ServeLimits;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly onRequest: NodeHandler;
+}
+
+/** One port on which HTTP/1.1 and HTTP/2 are spoken. */
+export interface Listener {
+  readonly address: AddressInfo;
+  /** Accepts no more connections, and tells those that are open to go away once their requests are answered. */
+  drain(): void;
+  /** Resolves when every connection is closed. */
+  closed(): Promise<void>;
+  /** Closes every connection at once. */
+  destroy(): void;
+}
+
+/** How long clients get to hear that the connection goes away before it accepts no more streams. */
+const goAwayNoticeMs = 1_000;
+
+export async function listen(options: ListenerOptions): Promise<Listener> {
+  const { limits, logger, clock, tls } = options;
+  const sockets = new Set<Socket>();
+  const sessions = new Set<ServerHttp2Session>();
+
+  const http1 = createHttp1Server(
+    {
+      maxHeaderSize: limits.maxHeaderBytes,
+      headersTimeout: limits.headersTimeoutMs,
+      // Bodies are timed where it is known whether they are streams.
+      requestTimeout: 0,
+      keepAliveTimeout: limits.idleTimeoutMs,
+      connectionsCheckingInterval: Math.min(1_000, Math.ceil(limits.headersTimeoutMs / 2)),
+    },
+    options.onRequest,
+  );
+  // An HTTP server checks its timeouts only once it listens, which this one leaves to another.
+  http1.emit("listening");
+
+  const http2 = createHttp2Server(
+    {
+      settings: {
+        maxConcurrentStreams: limits.maxConcurrentStreams,
+        maxHeaderListSize: limits.maxHeaderBytes,
+        enablePush: false,
+      },
+      // Node closes connections that exceed these, and those that flood with pings, settings or continuations.
+      streamResetBurst: limits.resetBurst,
+      streamResetRate: limits.resetsPerSecond,
+    },
+    options.onRequest,
+  );
+  http2.on("session", (session) => {
+    sessions.add(session);
+    session.once("close", () => sessions.delete(session));
+    superviseSession(session, limits, clock, logger);
+  });
+  http2.on("sessionError", (error) => logger.debug({ err: error }, "an HTTP/2 connection failed"));
+
+  function accept(socket: Socket, protocol: "h1" | "h2") {
+    (protocol === "h2" ? http2 : http1).emit("connection", socket);
+    // Sniffing leaves the socket paused. HTTP/2 reads from the handle below it.
+    if (protocol === "h1") {
+      socket.resume();
+    }
+  }
+  function track(socket: Socket) {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    socket.on("error", (error) => logger.debug({ err: error }, "a connection failed"));
+  }
+
+  const shared = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 };
+  const server =
+    tls === undefined
+      ? createTcpServer(shared, (socket) => {
+          track(socket);
+          sniffProtocol(socket, clock, limits.headersTimeoutMs, (protocol) => accept(socket, protocol));
+        })
+      : createTlsServer({
+          ...shared,
+          cert: tls.cert,
+          key: tls.key,
+          ...(tls.clientCa === undefined
+            ? {}
+            : { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true }),
+          ALPNProtocols: ["h2", "http/1.1"],
+          minVersion: "TLSv1.2",
+          handshakeTimeout: limits.headersTimeoutMs,
+        });
+  if (tls !== undefined) {
+    server.on("connection", track);
+    server.on("secureConnection", (socket) => accept(socket, socket.alpnProtocol === "h2" ? "h2" : "h1"));
+    server.on("tlsClientError", (error) => logger.debug({ err: error }, "a TLS handshake failed"));
+  }
+  server.maxConnections = limits.maxConnections;
+  let lastDropLogged = Number.NEGATIVE_INFINITY;
+  server.on("drop", () => {
+    if (clock.monotonic() - lastDropLogged >= 1_000) {
+      lastDropLogged = clock.monotonic();
+      logger.warn({ maxConnections: limits.maxConnections }, "too many connections: refusing new ones");
+    }
+  });
+
+  server.listen({ host: options.host, port: options.port });
+  await once(server, "listening");
+  const closed = once(server, "close");
+
+  return {
+    // A TCP server's address is always an object.
+    address: server.address() as AddressInfo,
+    drain() {
+      server.close();
+      http1.close();
+      for (const session of sessions) {
+        sayGoAway(session, clock);
+      }
+    },
+    async closed() {
+      await closed;
+    },
+    destroy() {
+      for (const socket of sockets) {
+        socket.destroy();
+      }
+    },
+  };
+}
+
+/**
+ * Closes an HTTP/2 connection that has no streams for too long. Activity below that, such as pings or half a header
+ * block, does not count.
+ */
+function superviseSession(
+  session: ServerHttp2Session,
+  limits: ServeLimits,
+  clock: Clock,
+  logger: Logger,
+): void {
+  let open = 0;
+  let cancel = clock.after(limits.headersTimeoutMs, () => {
+    logger.debug("an HTTP/2 connection did not introduce itself in time");
+    session.destroy();
+  });
+  function awaitStream() {
+    cancel();
+    cancel = clock.after(limits.idleTimeoutMs, () => session.close());
+  }
+  session.once("remoteSettings", () => {
+    if (open === 0) {
+      awaitStream();
+    }
+  });
+  session.on("stream", (stream) => {
+    open += 1;
+    cancel();
+    stream.once("close", () => {
+      open -= 1;
+      if (open === 0 && !session.closed) {
+        awaitStream();
+      }
+    });
+  });
+  session.once("close", () => cancel());
+}
+
+/**
+ * Ends a connection without losing a request that is on its way: first a GOAWAY that names no last stream, then, when
+ * the client must have read it, the one that does (RFC 9113, section 6.8).
+ */
+function sayGoAway(session: ServerHttp2Session, clock: Clock): void {
+  if (session.closed || session.destroyed) {
+    return;
+  }
+  session.goaway(constants.NGHTTP2_NO_ERROR, 2 ** 31 - 1);
+  const cancel = clock.after(goAwayNoticeMs, close);
+  function close() {
+    cancel();
+    if (!session.destroyed) {
+      session.close();
+    }
+  }
+  session.ping(close);
+}

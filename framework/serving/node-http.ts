@@ -1,0 +1,24 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+
+/** A request as Node hands it over, of HTTP/1.1 or HTTP/2. */
+export type NodeRequest = IncomingMessage | Http2ServerRequest;
+
+/** The response to such a request. */
+export type NodeResponse = ServerResponse | Http2ServerResponse;
+
+export type NodeHandler = (request: NodeRequest, response: NodeResponse) => void;
+
+/** The address of the other end, for logs. */
+export function peerOf(request: NodeRequest): string {
+  const { remoteAddress, remotePort } = request.socket;
+  return remoteAddress === undefined
+    ? "unknown"
+    : `${remoteAddress.includes(":") ? `[${remoteAddress}]` : remoteAddress}:${remotePort}`;
+}
+
+/** Writes a part of the body; false asks to wait for `drain`. */
+export function writeChunk(response: NodeResponse, chunk: Uint8Array): boolean {
+  // The two classes have no common signature that the compiler could call.
+  return "stream" in response ? response.write(chunk) : response.write(chunk);
+}

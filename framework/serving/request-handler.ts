@@ -1,0 +1,245 @@
+import { constants } from "node:http2";
+import { base64Decode } from "@bufbuild/protobuf/wire";
+import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
+import type { UniversalHandler, UniversalServerRequest } from "@connectrpc/connect/protocol";
+import type { Clock } from "../clock.ts";
+import { domainConnectError, withErrorInfo } from "../errors/connect-error.ts";
+import { abortable } from "../interceptors/abortable.ts";
+import { callRecordKey } from "../interceptors/call-record.ts";
+import type { Logger } from "../logging.ts";
+import { correlationIdHeader, correlationIdOf } from "./correlation-id.ts";
+import type { Cors } from "./cors.ts";
+import type { ServeLimits } from "./limits.ts";
+import { type NodeHandler, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
+import { refuse } from "./refusal.ts";
+import { writeResponse } from "./response-writer.ts";
+import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
+
+/** Answers a plain HTTP request; false means that it is not meant for this handler. */
+export type HttpHandler = (request: NodeRequest, response: NodeResponse) => boolean | Promise<boolean>;
+
+export interface RequestHandlerOptions {
+  readonly rpcs: readonly UniversalHandler[];
+  /** Answered first, whatever the load. */
+  readonly probes: HttpHandler;
+  /** Asked in turn about everything that is neither probe nor RPC. */
+  readonly http: readonly HttpHandler[];
+  readonly cors: Cors;
+  readonly limits: ServeLimits;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** RPCs, by their path, that are answered whatever the load. */
+  readonly exempt: (path: string) => boolean;
+}
+
+export interface RequestHandler {
+  readonly handle: NodeHandler;
+  /** From now on, tells HTTP/1.1 clients to close their connections after the response. */
+  drain(): void;
+}
+
+/** How long a client may go on sending a body that nobody reads, after it was answered. */
+const lingerMs = 2_000;
+
+/**
+ * Takes requests off the wire: sheds what is too much before anything is read, hands RPCs to Connect, and answers
+ * whatever fails on the way in the request's own protocol. Connect's own adapter writes failures to the console,
+ * throws on requests without an authority, and waits forever for clients that left.
+ */
+export function createRequestHandler(options: RequestHandlerOptions): RequestHandler {
+  const { limits, logger, clock } = options;
+  const rpcs = indexByPath(options.rpcs);
+  let running = 0;
+  let draining = false;
+
+  async function handle(request: NodeRequest, response: NodeResponse, correlationId: string): Promise<void> {
+    const path = (request.url ?? "").split("?", 1)[0] ?? "";
+    if (await options.probes(request, response)) {
+      return;
+    }
+    if (!options.cors(request, response)) {
+      return;
+    }
+    if (!options.exempt(path)) {
+      if (running >= limits.maxRequests) {
+        refuse(request, response, overloaded());
+        return;
+      }
+      running += 1;
+      response.once("close", () => {
+        running -= 1;
+      });
+    }
+    const rpc = rpcs.get(path);
+    if (rpc !== undefined) {
+      await handleRpc(rpc, request, response, correlationId);
+      return;
+    }
+    limitBody(request, response, () => request.destroy());
+    for (const http of options.http) {
+      if (await http(request, response)) {
+        return;
+      }
+    }
+    const unknown = new ConnectError(`there is nothing at ${path}`, Code.Unimplemented);
+    refuse(request, response, withErrorInfo(unknown, "UNKNOWN_PATH"), 404);
+  }
+
+  async function handleRpc(
+    rpc: UniversalHandler,
+    request: NodeRequest,
+    response: NodeResponse,
+    correlationId: string,
+  ): Promise<void> {
+    const call = new AbortController();
+    const reading = new AbortController();
+    response.once("close", () => {
+      call.abort(new ConnectError("the caller left", Code.Canceled));
+    });
+    const { methodKind } = rpc.method;
+    if (methodKind === "unary" || methodKind === "server_streaming") {
+      limitBody(request, response, () => {
+        const waited = `the message did not arrive within ${limits.requestTimeoutMs} ms`;
+        call.abort(new ConnectError(waited, Code.DeadlineExceeded));
+      });
+    }
+    let universal: UniversalServerRequest;
+    try {
+      universal = universalRequest(request, correlationId, call.signal, reading, limits);
+    } catch (error) {
+      const malformed = ConnectError.from(error, Code.InvalidArgument);
+      refuse(request, response, withErrorInfo(malformed, "MALFORMED_REQUEST"));
+      return;
+    }
+    const answer = await rpc(universal);
+    await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs });
+  }
+
+  /** Calls back when a body that should end has not ended in time. */
+  function limitBody(request: NodeRequest, response: NodeResponse, onTimeout: () => void): void {
+    const cancel = clock.after(limits.requestTimeoutMs, () => {
+      if (!request.complete) {
+        onTimeout();
+      }
+    });
+    request.once("end", cancel);
+    response.once("close", cancel);
+  }
+
+  return {
+    handle(request, response) {
+      if (draining && !("stream" in response)) {
+        response.shouldKeepAlive = false;
+      }
+      response.once("finish", () => endUnreadBody(request, clock));
+      response.on("error", (error) => logger.debug({ err: error }, "a response failed"));
+      const correlationId = correlationIdOf(request.headers);
+      response.setHeader(correlationIdHeader, correlationId);
+      handle(request, response, correlationId).catch((error: unknown) => {
+        const gone = response.destroyed;
+        logger[gone ? "debug" : "error"](
+          { err: error, correlationId, path: request.url },
+          "a request failed",
+        );
+        if (!gone) {
+          refuse(
+            request,
+            response,
+            domainConnectError({ code: Code.Internal, reason: "INTERNAL", message: "internal error" }),
+          );
+        }
+      });
+    },
+    drain() {
+      draining = true;
+    },
+  };
+}
+
+function indexByPath(rpcs: readonly UniversalHandler[]): Map<string, UniversalHandler> {
+  const index = new Map<string, UniversalHandler>();
+  for (const rpc of rpcs) {
+    if (index.has(rpc.requestPath)) {
+      throw new Error(`${rpc.requestPath} is routed twice`);
+    }
+    index.set(rpc.requestPath, rpc);
+  }
+  return index;
+}
+
+function overloaded(): ConnectError {
+  return domainConnectError({
+    code: Code.ResourceExhausted,
+    reason: "TOO_MANY_REQUESTS",
+    message: "the server has too many requests at once: try again later",
+    retryAfterMs: 1_000,
+  });
+}
+
+/** Throws when the request cannot be understood. */
+function universalRequest(
+  request: NodeRequest,
+  correlationId: string,
+  signal: AbortSignal,
+  reading: AbortController,
+  limits: ServeLimits,
+): UniversalServerRequest {
+  const method = request.method ?? "";
+  const protocol = rpcProtocol(method, request.headers);
+  const secure = "encrypted" in request.socket;
+  const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${authorityOf(request)}`);
+  if (method === "GET") {
+    checkQuery(url.searchParams);
+  }
+  const header = new Headers();
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (!name.startsWith(":") && value !== undefined) {
+      header.set(name, Array.isArray(value) ? value.join(", ") : value);
+    }
+  }
+  clampTimeout(header, protocol, limits.maxTimeoutMs);
+  return {
+    httpVersion: request.httpVersion,
+    method,
+    url: url.toString(),
+    header,
+    // Leaving the iteration must not destroy the request, which would take the response with it.
+    body: abortable(request.iterator({ destroyOnReturn: false }), reading.signal),
+    signal,
+    contextValues: createContextValues().set(callRecordKey, {
+      stage: "receiving",
+      failure: undefined,
+      correlationId,
+      peer: peerOf(request),
+      stopReading: (reason) => reading.abort(reason),
+    }),
+  };
+}
+
+function authorityOf(request: NodeRequest): string {
+  const authority = "authority" in request ? request.authority : request.headers.host;
+  // HTTP/1.0 has no Host.
+  return authority === undefined || authority === "" ? "localhost" : authority;
+}
+
+/** Connect takes a failure to decode base64 for one of its own. */
+function checkQuery(query: URLSearchParams): void {
+  if (query.get("base64") === "1") {
+    base64Decode(query.get("message") ?? "");
+  }
+}
+
+/** A client that was answered before it had sent everything is told to stop, and given a moment to do so. */
+function endUnreadBody(request: NodeRequest, clock: Clock): void {
+  if (request.complete) {
+    return;
+  }
+  if ("stream" in request) {
+    request.stream.close(constants.NGHTTP2_NO_ERROR);
+    return;
+  }
+  request.resume();
+  const cancel = clock.after(lingerMs, () => request.socket.destroy());
+  request.once("end", cancel);
+  request.once("close", cancel);
+}

@@ -1,0 +1,79 @@
+import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
+import type { Clock } from "../clock.ts";
+import { type NodeResponse, writeChunk } from "./node-http.ts";
+
+export interface WriteOptions {
+  readonly clock: Clock;
+  /** How long the client may leave what was written unread before it counts as gone, in milliseconds. */
+  readonly stallTimeoutMs: number;
+}
+
+/**
+ * Writes what a Connect handler answers. The next message is asked for when the client has taken the one before, so
+ * that a slow reader slows the handler down and memory stays bounded.
+ *
+ * Resolves when everything is written or the client is gone; the handler's iteration is ended in either case.
+ */
+export async function writeResponse(
+  answer: UniversalServerResponse,
+  response: NodeResponse,
+  options: WriteOptions,
+): Promise<void> {
+  const chunks = answer.body?.[Symbol.asyncIterator]();
+  try {
+    // Headers follow the first message: until then a handler may set some.
+    let chunk = await chunks?.next();
+    if (response.destroyed) {
+      return;
+    }
+    response.statusCode = answer.status;
+    answer.header?.forEach((value, name) => {
+      response.setHeader(name, value);
+    });
+    if (chunk?.done === false && isWhole(answer, chunk.value)) {
+      response.end(chunk.value);
+      return;
+    }
+    while (chunk?.done === false) {
+      if (!writeChunk(response, chunk.value) && !(await drained(response, options))) {
+        return;
+      }
+      chunk = await chunks?.next();
+      if (response.destroyed) {
+        return;
+      }
+    }
+    const trailer = Object.fromEntries(answer.trailer ?? []);
+    if (Object.keys(trailer).length > 0) {
+      response.addTrailers(trailer);
+    }
+    response.end();
+  } finally {
+    await chunks?.return?.();
+  }
+}
+
+/** A unary Connect answer is one chunk of known length: it fits into one write together with its headers. */
+function isWhole(answer: UniversalServerResponse, chunk: Uint8Array): boolean {
+  return answer.header?.get("content-length") === String(chunk.byteLength);
+}
+
+/** Waits until the client has taken what was written; false when it is gone, or has stalled and was cut off. */
+function drained(response: NodeResponse, { clock, stallTimeoutMs }: WriteOptions): Promise<boolean> {
+  return new Promise((resolve) => {
+    function settle(taken: boolean) {
+      cancel();
+      response.off("drain", onDrain);
+      response.off("close", onClose);
+      resolve(taken);
+    }
+    const onDrain = () => settle(true);
+    const onClose = () => settle(false);
+    const cancel = clock.after(stallTimeoutMs, () => {
+      response.destroy();
+      settle(false);
+    });
+    response.on("drain", onDrain);
+    response.on("close", onClose);
+  });
+}
