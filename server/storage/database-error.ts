@@ -83,7 +83,9 @@ function fromSqlState(state: string, cause: pg.DatabaseError): DomainError | und
       return databaseUnavailable("the database accepts no writes now", cause);
   }
   const unavailable = ["08", "53", "57", "58", "28", "3D"].includes(state.slice(0, 2));
-  return unavailable || endsSession(cause) ? databaseUnavailable("the database cannot be used now", cause) : undefined;
+  return unavailable || endsSession(cause)
+    ? databaseUnavailable("the database cannot be used now", cause)
+    : undefined;
 }
 
 const connectionErrorCodes = new Set([
@@ -109,5 +111,7 @@ function isConnectionError(error: unknown): error is Error {
     return false;
   }
   const code = "code" in error ? error.code : undefined;
-  return (typeof code === "string" && connectionErrorCodes.has(code)) || connectionErrorText.test(error.message);
+  return (
+    (typeof code === "string" && connectionErrorCodes.has(code)) || connectionErrorText.test(error.message)
+  );
 }

@@ -43,7 +43,7 @@ function translatingClient(client: pg.PoolClient): PostgresPoolClient {
   let ended: unknown;
   return {
     release: (destroy) => client.release(destroy === true || ended !== undefined),
-    // The overload that takes a cursor is not needed: the dialect is made without one.
+    // The cast hides the overload that takes a cursor, which the dialect is made without.
     query: (async (sql: string, parameters: unknown[]) => {
       if (ended !== undefined) {
         throw ended;
@@ -57,7 +57,7 @@ function translatingClient(client: pg.PoolClient): PostgresPoolClient {
         }
         throw translation;
       }
-    }) as PostgresPoolClient["query"],
+    }) as unknown as PostgresPoolClient["query"],
   };
 }
 

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { chmod, chown, lstat, mkdir, realpath, stat } from "node:fs/promises";
+import { chown, lstat, mkdir, realpath, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { isMissing, storageConfigurationError } from "../configuration-error.ts";
@@ -13,51 +13,62 @@ export interface Identity {
 /** By convention the user `nobody`, who owns nothing. */
 const NOBODY: Identity = { uid: 65_534, gid: 65_534 };
 
-/** Where clusters go that root keeps in a folder which nobody else may enter, such as its home. */
-const SYSTEM_DIR = "/var/lib/toolplane";
-
 /** The shortest limit of a Unix socket's path: 104 bytes with the final NUL on macOS, 108 on Linux. */
 const MAX_SOCKET_PATH_BYTES = 103;
 
 /** Where a private PostgreSQL keeps its things, and as whom it runs. */
 export interface Location {
-  /** The data directory as the user knows it, without symbolic links. */
+  /** The data directory without symbolic links. */
   readonly dataDir: string;
-  /** The cluster, or the link to it: it exists if and only if the cluster is complete. */
+  /** The folder that PostgreSQL keeps its files in. It exists if and only if it is complete. */
   readonly cluster: string;
-  /** Where a new cluster is put together, and, unless it is `dataDir`, where it stays. */
-  readonly home: string;
   readonly logFile: string;
-  /** Whom to run as; undefined means as ourselves. */
+  /** Whom to run PostgreSQL as, which refuses to run as root; undefined: as ourselves. */
   readonly identity: Identity | undefined;
 }
 
 /**
- * Decides where the cluster of a data directory lies.
- *
- * PostgreSQL refuses to run as root, so a root process runs it as the user that owns the cluster, or as `nobody`. When that
- * user may not enter the data directory, the cluster is kept below `/var/lib/toolplane` and linked from the data directory.
+ * Decides where the cluster of a data directory lies and as whom its PostgreSQL runs: as ourselves, or, when we are root, as
+ * the user that the cluster belongs to, which is `nobody` when it is new.
  */
-export async function locate(dataDirOption: string, systemDir: string = SYSTEM_DIR): Promise<Location> {
-  const isRoot = process.geteuid?.() === 0;
-  // Root's folder has to let another user through to the cluster below it, and shows nothing else.
-  const created = await mkdir(dataDirOption, { recursive: true, mode: isRoot ? 0o711 : 0o700 });
+export async function locate(dataDirOption: string): Promise<Location> {
+  await mkdir(dataDirOption, { recursive: true, mode: 0o700 });
   const dataDir = await realpath(dataDirOption);
-  if (created !== undefined && isRoot) {
-    await chmod(dataDir, 0o711); // whatever the umask is
-  }
   const cluster = join(dataDir, "postgres");
   const logFile = join(dataDir, "postgres.log");
-  if (!isRoot) {
-    return { dataDir, cluster, home: dataDir, logFile, identity: undefined };
-  }
   const owner = await ownerOf(cluster);
+  const uid = process.geteuid?.() ?? 0;
+  if (uid !== 0) {
+    if (owner !== undefined && owner.uid !== uid) {
+      throw storageConfigurationError(
+        "DATA_DIRECTORY_OF_OTHER_USER",
+        "TOOLPLANE_DATA_DIR",
+        `data directory ${dataDir} belongs to user ${owner.uid} and this process runs as user ${uid}; start as that user or as root, or set TOOLPLANE_DATA_DIR to another folder`,
+      );
+    }
+    return { dataDir, cluster, logFile, identity: undefined };
+  }
   const identity = owner === undefined || owner.uid === 0 ? NOBODY : owner;
-  const home = (await canEnter(dataDir, identity)) ? dataDir : systemDir;
-  return { dataDir, cluster, home, logFile, identity };
+  if (process.platform !== "linux" && !(await canEnter(dataDir, identity))) {
+    throw storageConfigurationError(
+      "DATA_DIRECTORY_UNREACHABLE",
+      "TOOLPLANE_DATA_DIR",
+      `PostgreSQL refuses to run as root, and user ${identity.uid}, as whom it runs instead, may not enter ${dataDir}; set TOOLPLANE_DATA_DIR to a folder that everybody may pass through, or start as an ordinary user`,
+    );
+  }
+  return { dataDir, cluster, logFile, identity };
 }
 
-/** Whether a user may pass through a folder and all folders above it, as far as their modes tell. */
+/**
+ * How to name a cluster to a program that is started inside it. When the program runs as another user, that user need not
+ * be able to reach the folder by its path, for instance when it lies in root's home: Linux offers a name that leads
+ * straight there.
+ */
+export function clusterArgument(cluster: string, identity: Identity | undefined): string {
+  return identity !== undefined && process.platform === "linux" ? "/proc/self/cwd" : cluster;
+}
+
+/** Whether the modes of a path and of all folders above it let a user pass. */
 export async function canEnter(path: string, identity: Identity): Promise<boolean> {
   const { uid, gid, mode } = await stat(path);
   const bit = uid === identity.uid ? 0o100 : gid === identity.gid ? 0o010 : 0o001;
@@ -78,13 +89,11 @@ export function digestOf(path: string): string {
  * socket, a folder of its own below the folder for temporary files.
  */
 export async function prepareSocketDir(cluster: string, identity: Identity | undefined): Promise<string> {
-  // Commas and quotes have a meaning in `unix_socket_directories`.
-  if (fitsSocket(cluster) && !/[,"]/.test(cluster)) {
+  if (fitsSocket(cluster)) {
     return cluster;
   }
   const name = `toolplane-${digestOf(cluster)}`;
-  const preferred = join(tmpdir(), name);
-  const path = fitsSocket(preferred) && !/[,"]/.test(preferred) ? preferred : join("/tmp", name);
+  const path = [join(tmpdir(), name), join("/tmp", name)].find(fitsSocket) ?? join("/tmp", name);
   const created = await mkdir(path, { mode: 0o700 }).then(
     () => true,
     (error: unknown) => {
@@ -110,8 +119,9 @@ export async function prepareSocketDir(cluster: string, identity: Identity | und
   return path;
 }
 
+/** Besides its length, the path must do without the characters that mean something in `unix_socket_directories`. */
 function fitsSocket(dir: string): boolean {
-  return Buffer.byteLength(join(dir, ".s.PGSQL.5432")) <= MAX_SOCKET_PATH_BYTES;
+  return Buffer.byteLength(join(dir, ".s.PGSQL.5432")) <= MAX_SOCKET_PATH_BYTES && !/[,"]/.test(dir);
 }
 
 async function ownerOf(path: string): Promise<Identity | undefined> {
