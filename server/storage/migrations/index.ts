@@ -1,4 +1,5 @@
 import type { Kysely } from "kysely";
+import { registryMigration } from "./0001-registry.ts";
 
 /** One step of the schema. Once released it never changes: a mistake is corrected by a further step. */
 export interface Migration {
@@ -9,4 +10,4 @@ export interface Migration {
 }
 
 /** All steps, in order. */
-export const migrations: readonly Migration[] = [];
+export const migrations: readonly Migration[] = [registryMigration];

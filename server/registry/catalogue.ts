@@ -1,0 +1,348 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import {
+  type HealthStatus,
+  type InstanceSpec,
+  InstanceSpecSchema,
+  type ServiceSpec,
+  ServiceSpecSchema,
+} from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { createLruCache } from "./lru-cache.ts";
+import { compareKeys, keyText, type ServiceKey } from "./service-key.ts";
+import { createSortedList } from "./sorted-list.ts";
+import type { InstanceRow, ServiceRow, Snapshot } from "./store.ts";
+import type { StoredProblem } from "./tables.ts";
+import { decodeToolSet, type ToolSet, type ToolSummary } from "./tool-set.ts";
+import { compareVersions } from "./version-order.ts";
+
+/** How many unpacked tool summaries are kept at hand. */
+const SUMMARIES_KEPT = 10_000;
+
+/** How many removed services a watcher that comes back can be told about. */
+const REMOVALS_KEPT = 10_000;
+
+/** A service as every replica holds it in memory. Replaced as a whole when anything about it changes. */
+export interface CatalogueService extends ServiceKey {
+  /** `keyText` of the key. */
+  readonly id: string;
+  /** Without descriptors and inline manuals. */
+  readonly spec: ServiceSpec;
+  readonly instances: readonly CatalogueInstance[];
+  /** Undefined until tools were learnt. */
+  readonly tools: ToolSet | undefined;
+  readonly schemaDigest: string;
+  readonly definition: string | undefined;
+  readonly problems: readonly StoredProblem[];
+  readonly createTime: Date;
+  readonly updateTime: Date;
+  readonly discoverTime: Date | undefined;
+  readonly revision: number;
+}
+
+export interface CatalogueInstance {
+  readonly id: string;
+  readonly spec: InstanceSpec;
+  readonly health: HealthStatus;
+  readonly healthMessage: string;
+  readonly healthCheckTime: Date | undefined;
+  readonly registerTime: Date;
+}
+
+/** What one application of a snapshot has changed. A service that is new or has changed has `after`. */
+export interface CatalogueChange {
+  readonly id: string;
+  readonly before: CatalogueService | undefined;
+  readonly after: CatalogueService | undefined;
+}
+
+/**
+ * The services and tools that are registered now, in memory. Everything that is read is read from here; it only changes
+ * by `apply`, and each application is seen as a whole.
+ */
+export interface Catalogue {
+  readonly revision: number;
+  get(key: ServiceKey): CatalogueService | undefined;
+  byId(id: string): CatalogueService | undefined;
+  /** All services, ordered by name, environment and version. */
+  services(): readonly CatalogueService[];
+  /** The versions of a service in one environment, highest first. */
+  versions(name: string, environment: string): readonly CatalogueService[];
+  /** The services, of all versions and environments, that have a tool whose last segment is `segment`. */
+  offering(segment: string): Iterable<CatalogueService>;
+  instance(id: string): { service: CatalogueService; instance: CatalogueInstance } | undefined;
+  /** The services changed and removed after a revision; undefined when that is not known any more. */
+  changedAfter(revision: number): string[] | undefined;
+  /** The tool sets of a snapshot that are not in memory yet. */
+  missingToolSets(snapshot: Snapshot): string[];
+  apply(snapshot: Snapshot, toolSets: ReadonlyMap<string, Uint8Array>): readonly CatalogueChange[];
+}
+
+export function createCatalogue(): Catalogue {
+  const summaries = createLruCache<readonly ToolSummary[]>(SUMMARIES_KEPT);
+  const services = new Map<string, CatalogueService>();
+  const ordered = createSortedList<CatalogueService>(compareKeys);
+  const lineages = new Map<string, readonly CatalogueService[]>();
+  const toolSets = new Map<string, { readonly set: ToolSet; users: number }>();
+  /** The ids of the services that offer a tool with this last segment. */
+  const bySegment = new Map<string, Set<string>>();
+  /** The id of each instance's service. */
+  const serviceOfInstance = new Map<string, string>();
+  /** The revisions at which services were removed, oldest first. */
+  const removals = new Map<string, number>();
+  let revision = 0;
+  let oldestResumable = 0;
+
+  function addTools(service: CatalogueService): void {
+    for (const name of service.tools?.names ?? []) {
+      const segment = lastSegment(name);
+      const offering = bySegment.get(segment);
+      if (offering) {
+        offering.add(service.id);
+      } else {
+        bySegment.set(segment, new Set([service.id]));
+      }
+    }
+  }
+
+  function removeTools(service: CatalogueService): void {
+    for (const name of service.tools?.names ?? []) {
+      const segment = lastSegment(name);
+      const offering = bySegment.get(segment);
+      if (offering?.delete(service.id) && offering.size === 0) {
+        bySegment.delete(segment);
+      }
+    }
+  }
+
+  function changeTools(before: CatalogueService | undefined, after: CatalogueService | undefined): void {
+    if (before?.tools === after?.tools) {
+      return;
+    }
+    if (before?.tools) {
+      removeTools(before);
+      const entry = toolSets.get(before.tools.digest);
+      if (entry && --entry.users === 0) {
+        toolSets.delete(before.tools.digest);
+      }
+    }
+    if (after?.tools) {
+      addTools(after);
+      const entry = toolSets.get(after.tools.digest) ?? { set: after.tools, users: 0 };
+      entry.users++;
+      toolSets.set(after.tools.digest, entry);
+    }
+  }
+
+  function changeInstances(before: CatalogueService | undefined, after: CatalogueService | undefined): void {
+    for (const { id } of before?.instances ?? []) {
+      // An instance that has moved may have been entered under its new service already.
+      if (serviceOfInstance.get(id) === before?.id) {
+        serviceOfInstance.delete(id);
+      }
+    }
+    for (const { id } of after?.instances ?? []) {
+      serviceOfInstance.set(id, after?.id ?? "");
+    }
+  }
+
+  function changeOrder(before: CatalogueService | undefined, after: CatalogueService | undefined): void {
+    const changed = after ?? before;
+    if (!changed) {
+      return;
+    }
+    const lineage = lineageText(changed.name, changed.environment);
+    const versions = (lineages.get(lineage) ?? []).filter(({ id }) => id !== changed.id);
+    if (after) {
+      ordered.put(after);
+      versions.push(after);
+      versions.sort((left, right) => compareVersions(right.version, left.version));
+    } else {
+      ordered.delete(changed);
+    }
+    if (versions.length > 0) {
+      lineages.set(lineage, versions);
+    } else {
+      lineages.delete(lineage);
+    }
+  }
+
+  function replace(id: string, after: CatalogueService | undefined): CatalogueChange {
+    const before = services.get(id);
+    changeTools(before, after);
+    changeInstances(before, after);
+    changeOrder(before, after);
+    if (after) {
+      services.set(id, after);
+    } else {
+      services.delete(id);
+    }
+    return { id, before, after };
+  }
+
+  function noteRemoval(id: string, at: number): void {
+    removals.delete(id);
+    removals.set(id, at);
+    for (const [oldest, oldestRevision] of removals) {
+      if (removals.size <= REMOVALS_KEPT) {
+        return;
+      }
+      removals.delete(oldest);
+      oldestResumable = oldestRevision;
+    }
+  }
+
+  function toService(row: ServiceRow, toToolSet: (digest: string) => ToolSet): CatalogueService {
+    return {
+      id: keyText(row),
+      name: row.name,
+      environment: row.environment,
+      version: row.version,
+      spec: withoutInlineSource(fromBinary(ServiceSpecSchema, row.spec)),
+      instances: row.instances.map(toInstance),
+      tools: row.toolSet === undefined ? undefined : toToolSet(row.toolSet),
+      schemaDigest: row.schemaDigest,
+      definition: row.definition,
+      problems: row.problems,
+      createTime: row.createTime,
+      updateTime: row.updateTime,
+      discoverTime: row.discoverTime,
+      revision: row.revision,
+    };
+  }
+
+  /** Finds tool sets in memory or among those that were loaded, and decodes each once. */
+  function toolSetSource(bytes: ReadonlyMap<string, Uint8Array>): (digest: string) => ToolSet {
+    const decoded = new Map<string, ToolSet>();
+    return (digest) => {
+      const known = toolSets.get(digest)?.set ?? decoded.get(digest);
+      if (known) {
+        return known;
+      }
+      const packed = bytes.get(digest);
+      if (!packed) {
+        throw new Error(`tool set ${digest} was not loaded`);
+      }
+      const set = decodeToolSet(digest, packed, summaries);
+      decoded.set(digest, set);
+      return set;
+    };
+  }
+
+  return {
+    get revision() {
+      return revision;
+    },
+    get: (key) => services.get(keyText(key)),
+    byId: (id) => services.get(id),
+    services: () => ordered.items(),
+    versions: (name, environment) => lineages.get(lineageText(name, environment)) ?? [],
+    *offering(segment) {
+      for (const id of bySegment.get(segment) ?? []) {
+        const service = services.get(id);
+        if (service) {
+          yield service;
+        }
+      }
+    },
+    instance(id) {
+      const service = services.get(serviceOfInstance.get(id) ?? "");
+      const instance = service?.instances.find((candidate) => candidate.id === id);
+      return service && instance ? { service, instance } : undefined;
+    },
+    changedAfter(since) {
+      if (since < oldestResumable || since > revision) {
+        return undefined;
+      }
+      const changed: string[] = [];
+      for (const service of ordered.items()) {
+        if (service.revision > since) {
+          changed.push(service.id);
+        }
+      }
+      for (const [id, removedAt] of removals) {
+        if (removedAt > since) {
+          changed.push(id);
+        }
+      }
+      return changed;
+    },
+    missingToolSets(snapshot) {
+      const missing = new Set<string>();
+      for (const { toolSet } of snapshot.services) {
+        if (toolSet !== undefined && !toolSets.has(toolSet)) {
+          missing.add(toolSet);
+        }
+      }
+      return [...missing];
+    },
+    apply(snapshot, bytes) {
+      const changes: CatalogueChange[] = [];
+      // Tool sets are decoded before anything is changed, so that a corrupt one changes nothing.
+      const toToolSet = toolSetSource(bytes);
+      const arriving = snapshot.services.map((row) => toService(row, toToolSet));
+      const present = new Set(arriving.map(({ id }) => id));
+      if (snapshot.complete) {
+        oldestResumable = Math.max(oldestResumable, snapshot.prunedRevision);
+        for (const { id } of [...ordered.items()]) {
+          if (!present.has(id)) {
+            changes.push(replace(id, undefined));
+          }
+        }
+      }
+      for (const gone of snapshot.removed.toSorted((left, right) => left.revision - right.revision)) {
+        const id = keyText(gone);
+        if (services.has(id)) {
+          changes.push(replace(id, undefined));
+        }
+        noteRemoval(id, gone.revision);
+      }
+      for (const service of arriving) {
+        // After a backup was restored, an old revision can have new content.
+        if (snapshot.complete || services.get(service.id)?.revision !== service.revision) {
+          changes.push(replace(service.id, service));
+          removals.delete(service.id);
+        }
+      }
+      revision = snapshot.revision;
+      return changes;
+    },
+  };
+}
+
+function toInstance(row: InstanceRow): CatalogueInstance {
+  return {
+    id: row.id,
+    spec: fromBinary(InstanceSpecSchema, row.spec),
+    health: row.health,
+    healthMessage: row.healthMessage,
+    healthCheckTime: row.healthCheckTime,
+    registerTime: row.registerTime,
+  };
+}
+
+/** Descriptors and manuals can be large, are shown nowhere, and stay in the database. */
+function withoutInlineSource(spec: ServiceSpec): ServiceSpec {
+  const kind = spec.source?.kind;
+  switch (kind?.case) {
+    case "descriptors":
+      delete kind.value.fileDescriptorSet;
+      break;
+    case "utcpManual":
+      if (kind.value.manual.case === "inline") {
+        kind.value.manual = { case: "inline", value: {} };
+      }
+      break;
+    case "grpcReflection":
+    case undefined:
+      break;
+  }
+  return spec;
+}
+
+/** The part of a dotted name after the last dot. */
+export function lastSegment(name: string): string {
+  return name.slice(name.lastIndexOf(".") + 1);
+}
+
+function lineageText(name: string, environment: string): string {
+  return `${name}/${environment}`;
+}

@@ -1,0 +1,196 @@
+import { createHash } from "node:crypto";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type Clock, DomainError } from "@toolplane/framework";
+import {
+  type InstanceSpec,
+  InstanceSpecSchema,
+  type ServiceSpec,
+  ServiceSpecSchema,
+} from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import type { Logger } from "pino";
+import type { SecretResolver } from "../config/secrets.ts";
+import type { ConnectionPool } from "../tools/pool/connection-pool.ts";
+import { printable } from "./printable.ts";
+import { describeKey, keyText, type ServiceKey } from "./service-key.ts";
+import { discoverFromDescriptors } from "./sources/descriptors.ts";
+import { discoverByReflection } from "./sources/grpc-reflection.ts";
+import type { Discovery, SourceProblem } from "./sources/source.ts";
+import { discoverFromUtcpManual } from "./sources/utcp-manual.ts";
+import type { DiscoveryOutcome } from "./store.ts";
+import type { StoredProblem } from "./tables.ts";
+import { createTarget } from "./target.ts";
+import { encodeToolSet } from "./tool-set.ts";
+
+export interface DiscovererOptions {
+  readonly pool: ConnectionPool;
+  readonly secrets: SecretResolver;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** How long learning a service's tools may take, in milliseconds. */
+  readonly timeoutMs: number;
+  /** The most tools that one service may offer. */
+  readonly maxTools: number;
+}
+
+/** Learns the tools of services. */
+export interface Discoverer {
+  /**
+   * Asks the source, through one instance. Never throws: a source that cannot be read is an outcome with its reason.
+   * Instances of one service that arrive together share one answer; where that fails, each is asked itself.
+   */
+  discover(key: ServiceKey, spec: ServiceSpec, instance: InstanceSpec): Promise<DiscoveryOutcome>;
+}
+
+export function createDiscoverer(options: DiscovererOptions): Discoverer {
+  const { clock, logger, timeoutMs, maxTools } = options;
+  const running = new Map<string, Promise<DiscoveryOutcome>>();
+
+  async function read(key: ServiceKey, spec: ServiceSpec, instance: InstanceSpec): Promise<DiscoveryOutcome> {
+    const time = clock.now();
+    const deadline = new AbortController();
+    const cancel = clock.after(timeoutMs, () => deadline.abort(timedOut(instance.endpoint, timeoutMs)));
+    try {
+      const discovery = await settleBefore(
+        deadline.signal,
+        readSource(spec, instance, options, deadline.signal),
+      );
+      return await toOutcome(discovery, maxTools, time);
+    } catch (error) {
+      const cause: unknown = deadline.signal.aborted ? deadline.signal.reason : error;
+      logger.info(
+        { err: cause, service: describeKey(key), endpoint: instance.endpoint },
+        "the service's tools cannot be learnt",
+      );
+      return { kind: "failed", problems: [toProblem(cause, time)] };
+    } finally {
+      cancel();
+    }
+  }
+
+  return {
+    async discover(key, spec, instance) {
+      const shared = discoveryKey(key, spec, instance);
+      const others = running.get(shared);
+      if (others) {
+        const outcome = await others;
+        if (outcome.kind === "learnt") {
+          return outcome;
+        }
+      }
+      const own = read(key, spec, instance);
+      running.set(shared, own);
+      try {
+        return await own;
+      } finally {
+        if (running.get(shared) === own) {
+          running.delete(shared);
+        }
+      }
+    },
+  };
+}
+
+/** Registrations with the same key, source and headers learn the same tools, whichever instance is asked. */
+function discoveryKey(key: ServiceKey, { source, headers }: ServiceSpec, { protocol }: InstanceSpec): string {
+  const asked = toBinary(
+    ServiceSpecSchema,
+    create(ServiceSpecSchema, { ...(source ? { source } : {}), headers }),
+  );
+  const digest = createHash("sha256").update(asked);
+  digest.update(toBinary(InstanceSpecSchema, create(InstanceSpecSchema, { protocol })));
+  return `${keyText(key)} ${digest.digest("base64")}`;
+}
+
+async function readSource(
+  spec: ServiceSpec,
+  instance: InstanceSpec,
+  { pool, secrets }: DiscovererOptions,
+  signal: AbortSignal,
+): Promise<Discovery> {
+  const kind = spec.source?.kind ?? { case: undefined };
+  switch (kind.case) {
+    case "descriptors":
+      return await discoverFromDescriptors({
+        fileDescriptorSet: kind.value.fileDescriptorSet ?? create(FileDescriptorSetSchema),
+        services: kind.value.services,
+      });
+    case "utcpManual": {
+      const { manual } = kind.value;
+      return await discoverFromUtcpManual({
+        manual:
+          manual.case === "url"
+            ? { kind: "url", url: manual.value }
+            : { kind: "inline", json: manual.value ?? {} },
+        target: createTarget(spec, instance, secrets),
+        dispatcher: pool.dispatcher,
+        signal,
+        secrets,
+      });
+    }
+    case "grpcReflection":
+    case undefined:
+      return await discoverByReflection({
+        services: kind.value?.services ?? [],
+        target: createTarget(spec, instance, secrets),
+        pool,
+        signal,
+      });
+  }
+}
+
+async function toOutcome(
+  { tools, problems, definition }: Discovery,
+  maxTools: number,
+  time: number,
+): Promise<DiscoveryOutcome> {
+  const stored = problems.map((problem) => toStored(problem, time));
+  if (tools.length === 0 && !definition && stored.length > 0) {
+    return { kind: "failed", problems: stored };
+  }
+  if (tools.length > maxTools) {
+    const message = `The source offers ${tools.length} tools; only ${maxTools} are taken`;
+    stored.unshift({ tool: "", reason: "TOO_MANY_TOOLS", message, time });
+  }
+  return {
+    kind: "learnt",
+    tools: await encodeToolSet(tools.slice(0, maxTools)),
+    definition,
+    problems: stored,
+  };
+}
+
+function toStored({ tool = "", reason, message }: SourceProblem, time: number): StoredProblem {
+  return { tool: printable(tool, 1024), reason, message: printable(message), time };
+}
+
+function toProblem(error: unknown, time: number): StoredProblem {
+  if (error instanceof DomainError) {
+    return toStored(error.init, time);
+  }
+  // What a backend says about itself is the exact reason; what went wrong in our own code is only for the log.
+  const message =
+    error instanceof ConnectError
+      ? error.message
+      : "The source could not be read; the server's log has the reason";
+  return toStored({ reason: "DISCOVERY_FAILED", message }, time);
+}
+
+function timedOut(endpoint: string, timeoutMs: number): DomainError {
+  return new DomainError({
+    code: Code.DeadlineExceeded,
+    reason: "DISCOVERY_TIMEOUT",
+    message: `${endpoint} did not say within ${timeoutMs / 1_000} s which tools it offers`,
+  });
+}
+
+/** A source that ignores its signal must not hold up a registration. */
+async function settleBefore<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  return await Promise.race([
+    work,
+    new Promise<never>((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    }),
+  ]);
+}

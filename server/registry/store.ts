@@ -1,0 +1,255 @@
+import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { sql, type Transaction } from "kysely";
+import type { Database } from "../storage/database.ts";
+import type { Tables } from "../storage/tables.ts";
+import type { ServiceKey } from "./service-key.ts";
+import type { Definition } from "./sources/source.ts";
+import { loadSnapshot } from "./store-snapshot.ts";
+import {
+  type ChangedServices,
+  createChangedServices,
+  readService,
+  recordChanges,
+  sameService,
+  touchOrRemoveServices,
+  writeInstance,
+  writeService,
+} from "./store-writes.ts";
+import type { StoredProblem } from "./tables.ts";
+import type { EncodedToolSet } from "./tool-set.ts";
+
+/** How many tool sets one query returns: `pg` holds an answer twice while it reads it. */
+const TOOL_SETS_PER_QUERY = 500;
+
+/** What learning a service's tools has led to. */
+export type DiscoveryOutcome =
+  | {
+      readonly kind: "learnt";
+      readonly tools: EncodedToolSet;
+      readonly definition: Definition | undefined;
+      readonly problems: readonly StoredProblem[];
+    }
+  /** Nothing was learnt: what was known before stays callable. */
+  | { readonly kind: "failed"; readonly problems: readonly StoredProblem[] };
+
+export interface RegistrationWrite {
+  readonly key: ServiceKey;
+  /** A serialized ServiceSpec. */
+  readonly spec: Uint8Array;
+  readonly instanceId: string;
+  /** A serialized InstanceSpec. */
+  readonly instanceSpec: Uint8Array;
+  /** Undefined: permanent. */
+  readonly leaseTtlMs: number | undefined;
+  /** The health that the instance starts with. */
+  readonly health: HealthStatus;
+  readonly outcome: DiscoveryOutcome;
+  /** Whether tools learnt from the stored spec can be kept when discovery failed: both name the same source. */
+  keepsTools(storedSpec: Uint8Array): boolean;
+}
+
+export interface WriteResult {
+  /** What the local catalogue has to reach before the write can be read. */
+  readonly revision: number;
+  /** The tool set that the service offered before; undefined when it is new or its tools are the same. */
+  readonly previousToolSet: string | undefined;
+}
+
+export interface HealthWrite {
+  readonly instanceId: string;
+  readonly status: HealthStatus;
+  readonly message: string;
+  readonly time: Date;
+}
+
+export interface InstanceRow extends ServiceKey {
+  readonly id: string;
+  readonly spec: Uint8Array;
+  readonly health: HealthStatus;
+  readonly healthMessage: string;
+  readonly healthCheckTime: Date | undefined;
+  readonly registerTime: Date;
+}
+
+export interface ServiceRow extends ServiceKey {
+  readonly spec: Uint8Array;
+  readonly toolSet: string | undefined;
+  readonly schemaDigest: string;
+  readonly definition: string | undefined;
+  readonly problems: readonly StoredProblem[];
+  readonly createTime: Date;
+  readonly updateTime: Date;
+  readonly discoverTime: Date | undefined;
+  readonly revision: number;
+  readonly instances: readonly InstanceRow[];
+}
+
+/** The registry, or what has changed in it, at one moment. */
+export interface Snapshot {
+  readonly revision: number;
+  /** Whether `services` is everything there is, rather than what has changed. */
+  readonly complete: boolean;
+  /** Removals up to this revision are forgotten. */
+  readonly prunedRevision: number;
+  readonly services: readonly ServiceRow[];
+  /** Services that have changed and are gone, with the revision of the change. */
+  readonly removed: readonly (ServiceKey & { readonly revision: number })[];
+}
+
+export interface Store {
+  /** Everything that has changed after `revision`; everything when that is not known any more, or undefined. */
+  load(revision: number | undefined): Promise<Snapshot>;
+  /** Reads tool sets in small groups; unknown digests are left out. */
+  toolSets(
+    digests: readonly string[],
+  ): AsyncIterable<{ readonly digest: string; readonly bytes: Uint8Array }>;
+  definition(digest: string): Promise<Definition | undefined>;
+  register(registration: RegistrationWrite): Promise<WriteResult>;
+  /** Records what a discovery has led to. Undefined: the service is gone. */
+  discovered(key: ServiceKey, outcome: DiscoveryOutcome): Promise<WriteResult | undefined>;
+  deregister(
+    target: { readonly instanceId: string } | { readonly service: ServiceKey },
+  ): Promise<{ readonly revision: number; readonly removed: number } | undefined>;
+  recordHealth(updates: readonly HealthWrite[]): Promise<number | undefined>;
+  serviceSpec(key: ServiceKey): Promise<Uint8Array | undefined>;
+}
+
+export function createStore({ kysely }: Pick<Database, "kysely">): Store {
+  /** Runs a change under the next revision, and announces it. */
+  async function change<T>(
+    work: (tx: Transaction<Tables>, revision: number, changed: ChangedServices) => Promise<T>,
+  ): Promise<T> {
+    return kysely.transaction().execute(async (tx) => {
+      const head = await tx
+        .updateTable("registry_head")
+        .set({ revision: sql<number>`revision + 1` })
+        .returning("revision")
+        .executeTakeFirstOrThrow();
+      const revision = Number(head.revision);
+      const changed = createChangedServices();
+      const result = await work(tx, revision, changed);
+      await recordChanges(tx, revision, changed.keys());
+      return result;
+    });
+  }
+
+  return {
+    load: (revision) =>
+      kysely
+        .transaction()
+        .setIsolationLevel("repeatable read")
+        .setAccessMode("read only")
+        .execute((tx) => loadSnapshot(tx, revision)),
+
+    async *toolSets(digests) {
+      for (let start = 0; start < digests.length; start += TOOL_SETS_PER_QUERY) {
+        yield* await kysely
+          .selectFrom("registry_tool_sets")
+          .select(["digest", "bytes"])
+          .where("digest", "=", sql<string>`any(${digests.slice(start, start + TOOL_SETS_PER_QUERY)})`)
+          .execute();
+      }
+    },
+
+    async definition(digest) {
+      return await kysely
+        .selectFrom("registry_definitions")
+        .select(["kind", "bytes"])
+        .where("digest", "=", digest)
+        .executeTakeFirst();
+    },
+
+    register: (registration) =>
+      change(async (tx, revision, changed) => {
+        const { key, instanceId } = registration;
+        changed.add(key);
+        const previous = await readService(tx, key);
+        const keepsTools = previous !== undefined && registration.keepsTools(previous.spec);
+        const previousToolSet = await writeService(tx, {
+          key,
+          revision,
+          spec: registration.spec,
+          outcome: registration.outcome,
+          previous: keepsTools ? previous : undefined,
+        });
+        const moved = await tx
+          .deleteFrom("registry_instances")
+          .where("id", "=", instanceId)
+          .where((where) => where.not(where.and(sameService(key))))
+          .returning(["name", "environment", "version"])
+          .executeTakeFirst();
+        if (moved) {
+          changed.add(moved);
+          await touchOrRemoveServices(tx, revision, [moved]);
+        }
+        await writeInstance(tx, registration);
+        return { revision, previousToolSet };
+      }),
+
+    async discovered(key, outcome) {
+      return await change(async (tx, revision, changed) => {
+        const previous = await readService(tx, key);
+        if (!previous) {
+          return undefined;
+        }
+        changed.add(key);
+        const previousToolSet = await writeService(tx, {
+          key,
+          revision,
+          spec: previous.spec,
+          outcome,
+          previous,
+        });
+        return { revision, previousToolSet };
+      });
+    },
+
+    deregister: (target) =>
+      change(async (tx, revision, changed) => {
+        const removed = await tx
+          .deleteFrom("registry_instances")
+          .where((where) =>
+            "instanceId" in target
+              ? where("id", "=", target.instanceId)
+              : where.and(sameService(target.service)),
+          )
+          .returning(["name", "environment", "version"])
+          .execute();
+        if (removed.length === 0) {
+          return undefined;
+        }
+        for (const key of removed) {
+          changed.add(key);
+        }
+        await touchOrRemoveServices(tx, revision, changed.keys());
+        return { revision, removed: removed.length };
+      }),
+
+    async recordHealth(updates) {
+      return await change(async (tx, revision, changed) => {
+        for (const { instanceId, status, message, time } of updates) {
+          const updated = await tx
+            .updateTable("registry_instances")
+            .set({ health: status, health_message: message, health_check_time: time })
+            .where("id", "=", instanceId)
+            .returning(["name", "environment", "version"])
+            .executeTakeFirst();
+          if (updated) {
+            changed.add(updated);
+          }
+        }
+        await touchOrRemoveServices(tx, revision, changed.keys());
+        return revision;
+      });
+    },
+
+    async serviceSpec(key) {
+      const row = await kysely
+        .selectFrom("registry_services")
+        .select("spec")
+        .where((where) => where.and(sameService(key)))
+        .executeTakeFirst();
+      return row?.spec;
+    },
+  };
+}
