@@ -1,0 +1,4 @@
+export { leadingComment } from "./comments.ts";
+export { type ParseMessageOptions, parseMessageJson } from "./message-json.ts";
+export { type MessageSchemaOptions, messageSchema } from "./message-schema.ts";
+export type { RuleWarning } from "./validate-rules.ts";
