@@ -5,13 +5,18 @@ import type { Target } from "../../registry/sources/source.ts";
 /** Shared connections to backends, under one set of limits for HTTP/1.1 and HTTP/2. */
 export interface ConnectionPool {
   /** A transport that speaks the target's protocol over pooled connections and sends the target's headers. */
-  transport(target: Target): Transport;
+  transport(target: Target, options?: TransportOptions): Transport;
   /** For plain HTTP through undici. */
   readonly dispatcher: Dispatcher;
   /** Opens a connection to each target ahead of the first call; failures are only logged. */
   warm(targets: Iterable<Target>): Promise<void>;
   stats(): PoolStats;
   close(): Promise<void>;
+}
+
+export interface TransportOptions {
+  /** The largest message that is read, in bytes, decompressed. Default 4 MiB. */
+  readonly maxMessageBytes?: number;
 }
 
 export interface PoolStats {

@@ -1,0 +1,160 @@
+import { type DescMethod, fromBinary, type JsonValue, type Message, type Registry } from "@bufbuild/protobuf";
+import { type Any, anyIs, anyPack } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, type Transport } from "@connectrpc/connect";
+import { invalidArgument } from "@toolplane/framework";
+import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import type { Input, Invocation, Invoker, Output } from "../invocation.ts";
+import type { ConnectionPool } from "../pool/index.ts";
+import { parseMessageJson } from "../schema/index.ts";
+import { messageToJson } from "./rpc-any.ts";
+import { backendError, invalidResult } from "./rpc-error.ts";
+
+export interface RpcInvokerOptions {
+  readonly pool: ConnectionPool;
+  /** The largest single result in bytes. */
+  readonly maxResultBytes: number;
+  readonly method: DescMethod;
+  /** Resolves the types inside google.protobuf.Any. */
+  readonly registry: Registry;
+}
+
+export function createRpcInvoker(options: RpcInvokerOptions): Invoker {
+  const { pool, maxResultBytes, method, registry } = options;
+
+  return {
+    streaming: streamingOf(method),
+
+    parse: (json, path) => toInput(parseMessageJson(method.input, json, { registry, path })),
+
+    parseMessage(any, path) {
+      if (!anyIs(any, method.input)) {
+        throw invalidArgument([
+          {
+            field: path,
+            reason: "WRONG_MESSAGE_TYPE",
+            description: `the tool takes a ${method.input.typeName}, not a ${any.typeUrl || "message without a type"}`,
+          },
+        ]);
+      }
+      try {
+        return toInput(fromBinary(method.input, any.value));
+      } catch (cause) {
+        const why = cause instanceof Error ? cause.message : String(cause);
+        throw invalidArgument(
+          [{ field: path, reason: "MALFORMED_MESSAGE", description: `it cannot be read: ${why}` }],
+          cause,
+        );
+      }
+    },
+
+    async *invoke(inputs, invocation) {
+      const transport = pool.transport(invocation.target, { maxMessageBytes: maxResultBytes });
+      const left = new AbortController();
+      const signal = AbortSignal.any([invocation.signal, left.signal]);
+      try {
+        for await (const message of send(transport, method, inputs, invocation, signal)) {
+          yield toOutput(method, message, registry);
+        }
+      } catch (error) {
+        throw backendError(error, method, maxResultBytes);
+      } finally {
+        left.abort(new ConnectError("the caller left", Code.Canceled));
+      }
+    },
+  };
+}
+
+async function* send(
+  transport: Transport,
+  method: DescMethod,
+  inputs: Iterable<Input> | AsyncIterable<Input>,
+  { headers, timeoutMs }: Invocation,
+  signal: AbortSignal,
+): AsyncGenerator<Message, void, undefined> {
+  if (method.methodKind === "unary") {
+    const input = await first(inputs, method);
+    const response = await transport.unary(
+      { ...method, methodKind: "unary" },
+      signal,
+      timeoutMs,
+      headers,
+      input,
+    );
+    yield response.message;
+    return;
+  }
+  const messages = method.methodKind === "server_streaming" ? one(await first(inputs, method)) : all(inputs);
+  const response = await transport.stream(
+    { ...method, methodKind: method.methodKind },
+    signal,
+    timeoutMs,
+    headers,
+    messages,
+  );
+  let count = 0;
+  for await (const message of response.message) {
+    if (++count > 1 && method.methodKind === "client_streaming") {
+      throw invalidResult(method, "it sent more than one result");
+    }
+    yield message;
+  }
+  if (count === 0 && method.methodKind === "client_streaming") {
+    throw invalidResult(method, "it sent no result");
+  }
+}
+
+async function first(inputs: Iterable<Input> | AsyncIterable<Input>, method: DescMethod): Promise<Message> {
+  for await (const input of inputs) {
+    return toMessage(input);
+  }
+  throw new ConnectError(`${method.parent.typeName}.${method.name} needs a request`, Code.InvalidArgument);
+}
+
+async function* one(message: Message): AsyncGenerator<Message, void, undefined> {
+  yield message;
+}
+
+async function* all(
+  inputs: Iterable<Input> | AsyncIterable<Input>,
+): AsyncGenerator<Message, void, undefined> {
+  for await (const input of inputs) {
+    yield toMessage(input);
+  }
+}
+
+function toOutput(method: DescMethod, message: Message, registry: Registry): Output {
+  return {
+    json(): JsonValue {
+      try {
+        return messageToJson(method.output, message, registry);
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        throw invalidResult(method, `it cannot be written as JSON: ${why}`, error);
+      }
+    },
+    message: (): Any => anyPack(method.output, message),
+  };
+}
+
+/** Inputs are opaque to everyone else. */
+function toInput(message: Message): Input {
+  return message as unknown as Input;
+}
+
+/** The caller passes back what `parse` or `parseMessage` of this invoker returned. */
+function toMessage(input: Input): Message {
+  return input as unknown as Message;
+}
+
+function streamingOf({ methodKind }: DescMethod): Streaming {
+  switch (methodKind) {
+    case "unary":
+      return Streaming.UNARY;
+    case "server_streaming":
+      return Streaming.SERVER;
+    case "client_streaming":
+      return Streaming.CLIENT;
+    case "bidi_streaming":
+      return Streaming.BIDI;
+  }
+}

@@ -1,0 +1,453 @@
+import type { Clock } from "@toolplane/framework";
+import type { Logger } from "pino";
+import { Connection, type Outcome, type Retirement } from "./connection.ts";
+import type { ConnectionStats, PoolStats } from "./connection-pool.ts";
+import { poolClosed, poolExhausted } from "./errors.ts";
+import type { PoolLimits } from "./limits.ts";
+import type { Link } from "./link.ts";
+import type { OpenLink } from "./open-link.ts";
+import type { Route } from "./route.ts";
+
+/** The right to send one request over a connection. */
+export interface Lease {
+  readonly link: Link;
+  /** Gives the connection back. Only the first call counts. */
+  release(outcome: Outcome): void;
+}
+
+export interface BrokerOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly limits: PoolLimits;
+  readonly openLink: OpenLink;
+}
+
+interface Waiter {
+  grant(connection: Connection): void;
+  fail(error: unknown): void;
+}
+
+/** What belongs to one route. It is dropped when it is empty. */
+interface Lane {
+  readonly route: Route;
+  readonly connections: Set<Connection>;
+  readonly waiters: Set<Waiter>;
+  opening: number;
+}
+
+/**
+ * Hands out connections under one set of limits.
+ *
+ * A request goes to the connection of its route with the fewest running requests that has room. When none has, another
+ * is opened, if need be in place of an idle one of another route; when the limits allow none, the request waits in a
+ * bounded queue, first come, first served. A connection that is retired (too old, failing, told to go away) takes no new
+ * requests and closes after its last one.
+ */
+export class Broker {
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #limits: PoolLimits;
+  readonly #openLink: OpenLink;
+  readonly #lanes = new Map<string, Lane>();
+  readonly #connectionsPerHost = new Map<string, number>();
+  /** Connections without requests, the one that has been idle longest first. */
+  readonly #idle = new Set<Connection>();
+  readonly #closing = new AbortController();
+  readonly #openings = new Set<Promise<void>>();
+  #total = 0;
+  #waiting = 0;
+  #requests = 0;
+  #reused = 0;
+  #cancelSweep: () => void;
+
+  constructor({ clock, logger, limits, openLink }: BrokerOptions) {
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#limits = limits;
+    this.#openLink = openLink;
+    this.#cancelSweep = clock.after(limits.sweepIntervalMs, () => this.#sweep());
+  }
+
+  /**
+   * Waits for a connection with room. Throws UNAVAILABLE when none can be opened, RESOURCE_EXHAUSTED when too many
+   * requests wait or this one waited too long, and the signal's reason when it is aborted.
+   */
+  async acquire(route: Route, signal?: AbortSignal): Promise<Lease> {
+    const ready = this.#closing.signal.aborted ? undefined : this.#pickNow(route);
+    const connection = ready ?? (await this.#wait(route, signal));
+    this.#requests++;
+    if (ready || connection.requests > 0) {
+      this.#reused++;
+    }
+    connection.requests++;
+    connection.link.verify("request");
+    let released = false;
+    return {
+      link: connection.link,
+      release: (outcome) => {
+        if (!released) {
+          released = true;
+          this.#release(connection, outcome);
+        }
+      },
+    };
+  }
+
+  /** Opens a connection unless the route has one. */
+  async warm(route: Route): Promise<void> {
+    if (this.#lanes.get(route.key)?.connections.size) {
+      return;
+    }
+    const connection = await this.#wait(route, this.#closing.signal);
+    this.#release(connection, "neutral");
+  }
+
+  stats(): PoolStats {
+    const now = this.#clock.monotonic();
+    const connections: ConnectionStats[] = [];
+    for (const lane of this.#lanes.values()) {
+      for (const connection of lane.connections) {
+        connections.push({
+          origin: lane.route.origin,
+          protocol: connection.link.protocol,
+          ageMs: now - connection.openedAt,
+          activeRequests: connection.active,
+          requests: connection.requests,
+          failures: connection.failures,
+        });
+      }
+    }
+    return { connections, requests: this.#requests, reused: this.#reused };
+  }
+
+  /** Ends all connections; requests that run or wait fail with UNAVAILABLE. */
+  async close(): Promise<void> {
+    if (this.#closing.signal.aborted) {
+      return;
+    }
+    this.#cancelSweep();
+    this.#closing.abort(poolClosed("any backend"));
+    for (const lane of [...this.#lanes.values()]) {
+      for (const waiter of [...lane.waiters]) {
+        waiter.fail(poolClosed(lane.route.origin));
+      }
+      for (const connection of [...lane.connections]) {
+        const reason = connection.active > 0 ? poolClosed(lane.route.origin) : undefined;
+        this.#remove(connection, "closed");
+        connection.link.destroy(reason);
+      }
+    }
+    await Promise.all(this.#openings);
+  }
+
+  /** A connection with room, unless others wait for one already. */
+  #pickNow(route: Route): Connection | undefined {
+    const lane = this.#lanes.get(route.key);
+    const connection = lane && lane.waiters.size === 0 ? this.#pick(lane) : undefined;
+    if (connection) {
+      this.#occupy(connection);
+    }
+    return connection;
+  }
+
+  #wait(route: Route, signal: AbortSignal | undefined): Promise<Connection> {
+    const { promise, resolve, reject } = Promise.withResolvers<Connection>();
+    if (this.#closing.signal.aborted) {
+      reject(poolClosed(route.origin));
+      return promise;
+    }
+    if (signal?.aborted) {
+      reject(signal.reason);
+      return promise;
+    }
+    if (this.#waiting >= this.#limits.maxQueue) {
+      reject(poolExhausted(route.origin, `${this.#waiting} requests are waiting already`));
+      return promise;
+    }
+    const lane = this.#lane(route);
+    const leave = () => {
+      cancelTimer();
+      signal?.removeEventListener("abort", onAbort);
+      lane.waiters.delete(waiter);
+      this.#waiting--;
+      this.#dropIfEmpty(lane);
+    };
+    const waiter: Waiter = {
+      grant: (connection) => {
+        leave();
+        this.#occupy(connection);
+        resolve(connection);
+      },
+      fail: (error) => {
+        leave();
+        reject(error);
+      },
+    };
+    const { queueTimeoutMs } = this.#limits;
+    const cancelTimer = this.#clock.after(queueTimeoutMs, () =>
+      waiter.fail(poolExhausted(route.origin, `all were busy for ${queueTimeoutMs} ms`)),
+    );
+    const onAbort = () => waiter.fail(signal?.reason);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    lane.waiters.add(waiter);
+    this.#waiting++;
+    this.#serve(lane);
+    return promise;
+  }
+
+  #lane(route: Route): Lane {
+    let lane = this.#lanes.get(route.key);
+    if (!lane) {
+      lane = { route, connections: new Set(), waiters: new Set(), opening: 0 };
+      this.#lanes.set(route.key, lane);
+    }
+    return lane;
+  }
+
+  #dropIfEmpty(lane: Lane): void {
+    if (lane.connections.size === 0 && lane.waiters.size === 0 && lane.opening === 0) {
+      this.#lanes.delete(lane.route.key);
+    }
+  }
+
+  /** The connection with the fewest running requests; among idle ones the one used last, so that others can age out. */
+  #pick(lane: Lane): Connection | undefined {
+    const now = this.#clock.monotonic();
+    let best: Connection | undefined;
+    for (const connection of [...lane.connections]) {
+      if (!connection.retired && now - connection.openedAt >= this.#limits.maxAgeMs) {
+        this.#retire(connection, "age");
+      }
+      if (connection.retired || connection.room <= 0) {
+        continue;
+      }
+      if (
+        !best ||
+        connection.active < best.active ||
+        (connection.active === best.active && connection.idleSince > best.idleSince)
+      ) {
+        best = connection;
+      }
+    }
+    return best;
+  }
+
+  /** Gives waiting requests what there is, and opens connections for the others. */
+  #serve(lane: Lane): void {
+    for (const waiter of lane.waiters) {
+      const connection = this.#pick(lane);
+      if (!connection) {
+        break;
+      }
+      waiter.grant(connection);
+    }
+    while (lane.waiters.size > this.#expected(lane) && this.#makeRoom(lane)) {
+      this.#open(lane);
+    }
+    if (lane.opening > 0) {
+      return;
+    }
+    // At the limits, a connection that is only old is better than none: long streams must not lock others out.
+    for (const waiter of lane.waiters) {
+      const old = [...lane.connections].find(({ retired, room }) => retired === "age" && room > 0);
+      if (!old) {
+        break;
+      }
+      waiter.grant(old);
+    }
+  }
+
+  #serveAll(): void {
+    if (this.#waiting === 0) {
+      return;
+    }
+    for (const lane of [...this.#lanes.values()]) {
+      if (lane.waiters.size > 0) {
+        this.#serve(lane);
+      }
+    }
+  }
+
+  /** How many requests the connections that are being opened will carry. Unknown before they are open: many in HTTP/2. */
+  #expected(lane: Lane): number {
+    const [known] = lane.connections;
+    const protocol = known?.link.protocol ?? (lane.route.version === "h1" ? "h1" : "h2");
+    return lane.opening * (protocol === "h1" ? 1 : this.#limits.maxStreamsPerConnection);
+  }
+
+  /** True when the limits allow one more connection, after closing an idle one if need be. */
+  #makeRoom(lane: Lane): boolean {
+    const { host } = lane.route;
+    if ((this.#connectionsPerHost.get(host) ?? 0) >= this.#limits.maxConnectionsPerHost) {
+      return this.#closeIdle((idle) => idle.route.host === host && idle.route.key !== lane.route.key);
+    }
+    return (
+      this.#total < this.#limits.maxConnections ||
+      this.#closeIdle((idle) => idle.route.key !== lane.route.key)
+    );
+  }
+
+  #closeIdle(matches: (connection: Connection) => boolean): boolean {
+    for (const connection of this.#idle) {
+      if (matches(connection)) {
+        this.#end(connection);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  #open(lane: Lane): void {
+    const { route } = lane;
+    lane.opening++;
+    this.#count(route.host, 1);
+    const opening = this.#connect(lane).then((error) => {
+      this.#openings.delete(opening);
+      lane.opening--;
+      if (error === undefined) {
+        this.#serve(lane);
+      } else {
+        this.#count(route.host, -1);
+        // Others of the route may still get through; without any, waiting would only delay the bad news.
+        if (lane.connections.size === 0 && lane.opening === 0) {
+          for (const waiter of [...lane.waiters]) {
+            waiter.fail(error);
+          }
+        }
+        this.#serveAll();
+      }
+      this.#dropIfEmpty(lane);
+    });
+    this.#openings.add(opening);
+  }
+
+  /** Opens a connection and adds it to the lane. Returns the error when that fails. */
+  async #connect(lane: Lane): Promise<unknown> {
+    const { route } = lane;
+    let connection: Connection | undefined;
+    try {
+      const link = await this.#openLink(
+        route,
+        {
+          onClosed: (reason) => {
+            this.#logger.debug({ origin: route.origin, err: reason }, "connection closed");
+            if (connection) {
+              this.#remove(connection, "closed");
+            }
+          },
+          onGoaway: () => connection && this.#retire(connection, "goaway"),
+          onCapacity: () => this.#serve(lane),
+        },
+        this.#closing.signal,
+      );
+      if (this.#closing.signal.aborted || link.closed) {
+        link.destroy();
+        throw this.#closing.signal.aborted
+          ? poolClosed(route.origin)
+          : new Error("the connection closed at once");
+      }
+      connection = new Connection(route, link, this.#clock.monotonic());
+      lane.connections.add(connection);
+      this.#idle.add(connection);
+      this.#logger.debug({ origin: route.origin, protocol: link.protocol }, "connection opened");
+      return undefined;
+    } catch (error) {
+      this.#logger.debug({ origin: route.origin, err: error }, "connection failed");
+      return error ?? new Error("the connection failed");
+    }
+  }
+
+  #occupy(connection: Connection): void {
+    this.#idle.delete(connection);
+    if (connection.active++ === 0) {
+      connection.link.setBusy(true);
+    }
+  }
+
+  #release(connection: Connection, outcome: Outcome): void {
+    const { failureThreshold, failureMinRequests, maxIdleConnections } = this.#limits;
+    connection.record(outcome);
+    connection.active--;
+    if (connection.retired === "closed") {
+      return;
+    }
+    if (connection.link.closed) {
+      connection.retired ??= "goaway";
+    } else if (connection.fails(failureThreshold, failureMinRequests)) {
+      connection.retired ??= "failures";
+    }
+    if (connection.active === 0) {
+      connection.idleSince = this.#clock.monotonic();
+      connection.link.setBusy(false);
+      if (connection.retired) {
+        this.#end(connection);
+        return;
+      }
+      this.#idle.add(connection);
+    }
+    const lane = this.#lanes.get(connection.route.key);
+    if (lane && lane.waiters.size > 0) {
+      this.#serve(lane);
+    }
+    if (connection.active === 0) {
+      this.#serveAll();
+      if (this.#idle.size > maxIdleConnections) {
+        this.#closeIdle(() => true);
+      }
+    }
+  }
+
+  #retire(connection: Connection, why: Retirement): void {
+    connection.retired =
+      connection.retired === undefined || connection.retired === "age" ? why : connection.retired;
+    if (connection.active === 0) {
+      this.#end(connection);
+    }
+  }
+
+  /** Closes a connection that has no requests. */
+  #end(connection: Connection): void {
+    const { link } = connection;
+    this.#remove(connection, connection.retired ?? "age");
+    link.destroy();
+  }
+
+  /** Forgets a connection. */
+  #remove(connection: Connection, why: Retirement): void {
+    connection.retired = connection.active > 0 ? "closed" : why;
+    this.#idle.delete(connection);
+    const lane = this.#lanes.get(connection.route.key);
+    if (!lane?.connections.delete(connection)) {
+      return;
+    }
+    this.#count(connection.route.host, -1);
+    this.#serveAll();
+    this.#dropIfEmpty(lane);
+  }
+
+  #count(host: string, change: 1 | -1): void {
+    const count = (this.#connectionsPerHost.get(host) ?? 0) + change;
+    this.#total += change;
+    if (count === 0) {
+      this.#connectionsPerHost.delete(host);
+    } else {
+      this.#connectionsPerHost.set(host, count);
+    }
+  }
+
+  #sweep(): void {
+    this.#cancelSweep = this.#clock.after(this.#limits.sweepIntervalMs, () => this.#sweep());
+    const now = this.#clock.monotonic();
+    for (const lane of [...this.#lanes.values()]) {
+      for (const connection of [...lane.connections]) {
+        if (now - connection.openedAt >= this.#limits.maxAgeMs) {
+          this.#retire(connection, "age");
+        } else if (connection.active === 0 && now - connection.idleSince >= this.#limits.idleTimeoutMs) {
+          this.#end(connection);
+        } else if (connection.active > 0) {
+          connection.link.verify("sweep");
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,146 @@
+import { createHash } from "node:crypto";
+import type { SecureContextOptions } from "node:tls";
+import type { Transport } from "@connectrpc/connect";
+import type { CommonTransportOptions } from "@connectrpc/connect/protocol";
+import { createTransport as createConnect } from "@connectrpc/connect/protocol-connect";
+import { createTransport as createGrpc } from "@connectrpc/connect/protocol-grpc";
+import { createTransport as createGrpcWeb } from "@connectrpc/connect/protocol-grpc-web";
+import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
+import type { Clock } from "@toolplane/framework";
+import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import type { Logger } from "pino";
+import type { Target } from "../../registry/sources/source.ts";
+import { Broker } from "./broker.ts";
+import type { ConnectionPool, TransportOptions } from "./connection-pool.ts";
+import { PoolDispatcher } from "./dispatcher.ts";
+import { createPooledClient } from "./http-client.ts";
+import { defaultPoolLimits, type PoolLimits } from "./limits.ts";
+import { createLinkOpener } from "./open-link.ts";
+import { createRoute, type Route } from "./route.ts";
+
+export interface ConnectionPoolOptions {
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** What to change of `defaultPoolLimits`. */
+  readonly limits?: Partial<PoolLimits>;
+  /** For `https:` targets: authorities to trust instead of the usual ones, and a certificate to present. */
+  readonly tls?: SecureContextOptions;
+}
+
+/** Messages that a transport reads or writes at most, unless it is told otherwise: 4 MiB. */
+const DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024;
+const MAX_WRITE_BYTES = 256 * 1024 * 1024;
+/** gRPC allows eight digits of milliseconds, a bit more than a day; Node's timers about 25 of them. */
+const MAX_TIMEOUT_MS = 99_999_999;
+/** Transports that are kept. They are cheap to make again. */
+const MAX_TRANSPORTS = 1_000;
+
+export function createConnectionPool(options: ConnectionPoolOptions): ConnectionPool {
+  const { logger, clock, tls } = options;
+  const limits = { ...defaultPoolLimits, ...options.limits };
+  const broker = new Broker({ clock, logger, limits, openLink: createLinkOpener({ clock, limits, tls }) });
+  const transports = new Map<string, Transport>();
+
+  return {
+    transport(target, { maxMessageBytes = DEFAULT_MESSAGE_BYTES } = {}) {
+      const key = [target.protocol, maxMessageBytes, target.endpoint, digest(target.headers)].join(" ");
+      const transport = transports.get(key) ?? createTransport(broker, target, { maxMessageBytes });
+      // Moved to the end: the first is the one that was not asked for longest.
+      transports.delete(key);
+      transports.set(key, transport);
+      const [oldest] = transports.keys();
+      if (transports.size > MAX_TRANSPORTS && oldest !== undefined) {
+        transports.delete(oldest);
+      }
+      return transport;
+    },
+    dispatcher: new PoolDispatcher(broker),
+    async warm(targets) {
+      const routes = new Map<string, Route>();
+      for (const target of targets) {
+        const route = routeOf(target);
+        routes.set(route.key, route);
+      }
+      // More than these would be closed again as idle.
+      const kept = [...routes.values()].slice(0, Math.min(limits.maxIdleConnections, limits.maxConnections));
+      await Promise.all(
+        kept.map((route) =>
+          broker.warm(route).catch((error: unknown) => {
+            logger.info({ origin: route.origin, err: error }, "could not connect ahead of the first call");
+          }),
+        ),
+      );
+    },
+    stats: () => broker.stats(),
+    close: () => broker.close(),
+  };
+}
+
+function routeOf({ endpoint, protocol }: Target): Route {
+  switch (protocol) {
+    case Protocol.UNSPECIFIED:
+    case Protocol.GRPC:
+      return createRoute(endpoint, "h2");
+    case Protocol.CONNECT:
+    case Protocol.GRPC_WEB:
+      return createRoute(endpoint, "auto");
+    case Protocol.HTTP:
+      return createRoute(endpoint, "h1");
+  }
+}
+
+function createTransport(
+  broker: Broker,
+  target: Target,
+  { maxMessageBytes }: Required<TransportOptions>,
+): Transport {
+  const options: CommonTransportOptions = {
+    httpClient: createPooledClient(broker, routeOf(target)),
+    baseUrl: target.endpoint,
+    useBinaryFormat: true,
+    interceptors: [],
+    acceptCompression: [compressionGzip, compressionBrotli],
+    sendCompression: null,
+    compressMinBytes: 1024,
+    readMaxBytes: maxMessageBytes,
+    writeMaxBytes: MAX_WRITE_BYTES,
+  };
+  const inner = createProtocolTransport(target.protocol, options);
+  const withTarget = (header: ConstructorParameters<typeof Headers>[0]) => {
+    const merged = new Headers(header);
+    target.headers.forEach((value, name) => {
+      merged.set(name, value);
+    });
+    return merged;
+  };
+  return {
+    unary: (method, signal, timeoutMs, header, input, values) =>
+      inner.unary(method, signal, clampTimeout(timeoutMs), withTarget(header), input, values),
+    stream: (method, signal, timeoutMs, header, input, values) =>
+      inner.stream(method, signal, clampTimeout(timeoutMs), withTarget(header), input, values),
+  };
+}
+
+function createProtocolTransport(protocol: Protocol, options: CommonTransportOptions): Transport {
+  switch (protocol) {
+    case Protocol.CONNECT:
+      return createConnect(options);
+    case Protocol.GRPC_WEB:
+      return createGrpcWeb(options);
+    case Protocol.UNSPECIFIED:
+    case Protocol.GRPC:
+    case Protocol.HTTP:
+      return createGrpc(options);
+  }
+}
+
+/** Whole milliseconds from 1 to what fits into eight digits. Connect takes 0 and less for no deadline at all. */
+function clampTimeout(timeoutMs: number | undefined): number | undefined {
+  return timeoutMs === undefined ? undefined : Math.min(Math.max(Math.ceil(timeoutMs), 1), MAX_TIMEOUT_MS);
+}
+
+function digest(headers: Headers): string {
+  return createHash("sha256")
+    .update(JSON.stringify([...headers]))
+    .digest("base64");
+}

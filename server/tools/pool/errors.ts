@@ -1,0 +1,94 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { DomainError } from "@toolplane/framework";
+
+/** What a Node error code means to someone who registered an address. */
+const EXPLANATIONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "connection refused: is the server running and listening there?",
+  ENOTFOUND: "the host name cannot be resolved",
+  EAI_AGAIN: "the host name cannot be resolved now",
+  ECONNRESET: "the server closed the connection",
+  EHOSTUNREACH: "the host cannot be reached",
+  ENETUNREACH: "the network cannot be reached",
+  ETIMEDOUT: "connecting took too long",
+  EPROTO: "the TLS handshake failed: does the server speak TLS?",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "the server's certificate is self-signed and not trusted",
+  SELF_SIGNED_CERT_IN_CHAIN: "the server's certificate comes from an authority that is not trusted",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "the server's certificate comes from an authority that is not trusted",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "the server's certificate comes from an authority that is not trusted",
+  CERT_HAS_EXPIRED: "the server's certificate has expired",
+  ERR_TLS_CERT_ALTNAME_INVALID: "the server's certificate is for another host",
+};
+
+/** No connection could be opened. */
+export function unreachable(origin: string, cause: unknown): DomainError {
+  if (cause instanceof DomainError) {
+    return cause;
+  }
+  const code = nodeErrorCode(cause);
+  const why = (code && EXPLANATIONS[code]) ?? (cause instanceof Error ? cause.message : String(cause));
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "UNREACHABLE",
+    message: `Cannot connect to ${origin}: ${why}`,
+    metadata: { endpoint: origin, ...(code ? { cause: code } : {}) },
+    cause,
+  });
+}
+
+/** A connection broke while a request was running on it. */
+export function connectionLost(origin: string, cause: unknown): ConnectError {
+  if (cause instanceof ConnectError && cause.code === Code.Unavailable) {
+    return cause;
+  }
+  const code = nodeErrorCode(cause);
+  return new ConnectError(
+    `The connection to ${origin} was lost${code ? ` (${code})` : ""}`,
+    Code.Unavailable,
+    undefined,
+    undefined,
+    cause,
+  );
+}
+
+/** Too many requests wait already, or one waited too long. */
+export function poolExhausted(origin: string, why: string): DomainError {
+  return new DomainError({
+    code: Code.ResourceExhausted,
+    reason: "POOL_EXHAUSTED",
+    message: `No connection to ${origin} became free: ${why}`,
+    metadata: { endpoint: origin },
+    retryAfterMs: 1_000,
+  });
+}
+
+export function poolClosed(origin: string): DomainError {
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "SHUTTING_DOWN",
+    message: `No connection to ${origin}: this server is shutting down`,
+  });
+}
+
+/** The same error in the form that Connect transports keep as it is; `domainErrorOf` finds the original again. */
+export function asConnectError(error: unknown): unknown {
+  return error instanceof DomainError
+    ? new ConnectError(error.message, error.init.code, undefined, undefined, error)
+    : error;
+}
+
+/** The DomainError that an error from a pooled transport was made from. */
+export function domainErrorOf(error: unknown): DomainError | undefined {
+  if (error instanceof DomainError) {
+    return error;
+  }
+  return error instanceof ConnectError && error.cause instanceof DomainError ? error.cause : undefined;
+}
+
+function nodeErrorCode(error: unknown): string | undefined {
+  for (let cause = error, depth = 0; cause instanceof Error && depth < 8; cause = cause.cause, depth++) {
+    if ("code" in cause && typeof cause.code === "string") {
+      return cause.code;
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,183 @@
+import http2 from "node:http2";
+import type { Socket } from "node:net";
+import type { NodeHttpClientOptions } from "@connectrpc/connect-node";
+import type { Clock } from "@toolplane/framework";
+import { connectionLost } from "./errors.ts";
+import type { PoolLimits } from "./limits.ts";
+import type { BaseLink, LinkEvents } from "./link.ts";
+
+/** What connect-node wants to open a stream with. */
+export type SessionManager = ReturnType<
+  NonNullable<Extract<NodeHttpClientOptions, { httpVersion: "2" }>["sessionProvider"]>
+>;
+
+/** Bytes of one stream that may be in flight: enough for 5 MB/s over 50 ms, and a bound for unread results. */
+const STREAM_WINDOW = 256 * 1024;
+const CONNECTION_WINDOW = 1024 * 1024;
+
+/**
+ * One HTTP/2 connection.
+ *
+ * connect-node's Http2SessionManager would open and reopen a session by itself and hides the peer's settings; a pool has
+ * to own both, so it stands on node:http2 directly.
+ *
+ * Dead peers are found by PING: with the first request after a silence, when a request timed out without an answer, and
+ * now and then while long streams are silent. All of these are rare enough for gRPC servers, which by default close
+ * connections that ping without need more than every five minutes.
+ */
+export class H2Link implements BaseLink {
+  readonly protocol = "h2";
+  readonly #session: http2.ClientHttp2Session;
+  readonly #origin: string;
+  readonly #clock: Clock;
+  readonly #limits: PoolLimits;
+  #lastReceivedAt: number;
+  #pinging = false;
+  #closedReason: Error | undefined;
+  #goaway = false;
+
+  private constructor(session: http2.ClientHttp2Session, { origin, clock, limits }: H2LinkOptions) {
+    this.#session = session;
+    this.#origin = origin;
+    this.#clock = clock;
+    this.#limits = limits;
+    this.#lastReceivedAt = clock.monotonic();
+  }
+
+  /** Speaks the HTTP/2 preface and waits for the peer's settings. Fails when the peer does not speak HTTP/2. */
+  static open(socket: Socket, options: H2LinkOptions): Promise<H2Link> {
+    const { origin, clock, timeoutMs, events } = options;
+    const { promise, resolve, reject } = Promise.withResolvers<H2Link>();
+    const session = http2.connect(origin, {
+      createConnection: () => socket,
+      settings: { enablePush: false, initialWindowSize: STREAM_WINDOW },
+    });
+    let error: Error | undefined;
+    let link: H2Link | undefined;
+    const cancelTimer = clock.after(timeoutMs, () =>
+      session.destroy(new Error(`the server sent no HTTP/2 settings within ${timeoutMs} ms`)),
+    );
+    session.on("error", (reason: Error) => {
+      error ??= reason;
+    });
+    session.on("close", () => {
+      cancelTimer();
+      if (link) {
+        link.#closedReason = error;
+        events.onClosed(error);
+      } else {
+        reject(new Error("the server does not speak HTTP/2 there", { cause: error }));
+      }
+    });
+    session.on("goaway", () => {
+      if (link && !link.#goaway) {
+        link.#goaway = true;
+        events.onGoaway();
+      }
+    });
+    session.on("remoteSettings", () => {
+      if (link) {
+        events.onCapacity();
+        return;
+      }
+      cancelTimer();
+      session.setLocalWindowSize(CONNECTION_WINDOW);
+      session.unref();
+      link = new H2Link(session, options);
+      resolve(link);
+    });
+    return promise;
+  }
+
+  get closed(): boolean {
+    return this.#goaway || this.#session.closed || this.#session.destroyed;
+  }
+
+  capacity(): number {
+    const peer = this.#session.remoteSettings.maxConcurrentStreams ?? Number.POSITIVE_INFINITY;
+    return this.closed ? 0 : Math.min(peer, this.#limits.maxStreamsPerConnection);
+  }
+
+  setBusy(busy: boolean): void {
+    if (this.#session.destroyed) {
+      return;
+    }
+    if (busy) {
+      this.#session.ref();
+    } else {
+      this.#session.unref();
+    }
+  }
+
+  /** A manager for one request; `onStream` learns of its stream. */
+  manager(onStream: (stream: http2.ClientHttp2Stream) => void): SessionManager {
+    return {
+      authority: new URL(this.#origin).origin,
+      request: async (method, path, headers, options) => {
+        const stream = this.#session.request({ ...headers, ":method": method, ":path": path }, options);
+        stream.once("response", () => this.#received());
+        onStream(stream);
+        return stream;
+      },
+      notifyResponseByteRead: () => this.#received(),
+    };
+  }
+
+  /** The error of a request that failed with `error`: that of the connection when it is the connection that broke. */
+  errorOf(error: unknown): unknown {
+    return this.#session.destroyed || this.#session.closed
+      ? connectionLost(this.#origin, this.#closedReason ?? error)
+      : error;
+  }
+
+  verify(why: "request" | "timeout" | "sweep"): void {
+    const silentMs = this.#clock.monotonic() - this.#lastReceivedAt;
+    const patienceMs = {
+      request: this.#limits.verifyAfterMs,
+      timeout: 0,
+      sweep: this.#limits.pingIntervalMs,
+    }[why];
+    if (this.#pinging || this.#session.destroyed || silentMs < patienceMs) {
+      return;
+    }
+    const cancelTimer = this.#clock.after(this.#limits.pingTimeoutMs, () =>
+      this.destroy(
+        connectionLost(
+          this.#origin,
+          new Error(`a ping was not answered within ${this.#limits.pingTimeoutMs} ms`),
+        ),
+      ),
+    );
+    this.#pinging = this.#session.ping((error) => {
+      cancelTimer();
+      this.#pinging = false;
+      if (!error) {
+        this.#received();
+      }
+    });
+    if (!this.#pinging) {
+      cancelTimer();
+    }
+  }
+
+  destroy(reason?: Error): void {
+    if (reason) {
+      this.#session.destroy(reason, http2.constants.NGHTTP2_CANCEL);
+    } else {
+      this.#session.close();
+    }
+  }
+
+  #received(): void {
+    this.#lastReceivedAt = this.#clock.monotonic();
+  }
+}
+
+export interface H2LinkOptions {
+  readonly origin: string;
+  readonly clock: Clock;
+  readonly limits: PoolLimits;
+  /** How long the peer may take to send its settings. */
+  readonly timeoutMs: number;
+  readonly events: LinkEvents;
+}
