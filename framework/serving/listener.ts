@@ -44,7 +44,7 @@ const goAwayNoticeMs = 1_000;
 export async function listen(options: ListenerOptions): Promise<Listener> {
   const { limits, logger, clock, tls } = options;
   const sockets = new Set<Socket>();
-  const sessions = new Set<ServerHttp2Session>();
+  const sessions = new Map<ServerHttp2Session, Supervision>();
 
   const http1 = createHttp1Server(
     {
@@ -74,16 +74,19 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     options.onRequest,
   );
   http2.on("session", (session) => {
-    sessions.add(session);
+    sessions.set(session, superviseSession(session, options));
     session.once("close", () => sessions.delete(session));
-    superviseSession(session, limits, clock, logger);
   });
   http2.on("sessionError", (error) => logger.debug({ err: error }, "an HTTP/2 connection failed"));
 
   function accept(socket: Socket, protocol: "h1" | "h2") {
-    (protocol === "h2" ? http2 : http1).emit("connection", socket);
-    // Sniffing leaves the socket paused. HTTP/2 reads from the handle below it.
-    if (protocol === "h1") {
+    if (protocol === "h2") {
+      // An HTTP/2 session does not notice by itself that the client has ended the connection.
+      socket.allowHalfOpen = false;
+      http2.emit("connection", socket);
+    } else {
+      http1.emit("connection", socket);
+      // Sniffing leaves the socket paused. HTTP/2 reads from the handle below it.
       socket.resume();
     }
   }
@@ -135,8 +138,8 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     drain() {
       server.close();
       http1.close();
-      for (const session of sessions) {
-        sayGoAway(session, clock);
+      for (const supervision of sessions.values()) {
+        supervision.goAway();
       }
     },
     async closed() {
@@ -150,16 +153,20 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
   };
 }
 
+/** What is known about one HTTP/2 connection. */
+interface Supervision {
+  /** Ends the connection once its streams are done, losing no request that is on its way. */
+  goAway(): void;
+}
+
 /**
  * Closes an HTTP/2 connection that has no streams for too long. Activity below that, such as pings or half a header
  * block, does not count.
  */
 function superviseSession(
   session: ServerHttp2Session,
-  limits: ServeLimits,
-  clock: Clock,
-  logger: Logger,
-): void {
+  { limits, clock, logger }: ListenerOptions,
+): Supervision {
   let open = 0;
   let cancel = clock.after(limits.headersTimeoutMs, () => {
     logger.debug("an HTTP/2 connection did not introduce itself in time");
@@ -185,23 +192,27 @@ function superviseSession(
     });
   });
   session.once("close", () => cancel());
-}
 
-/**
- * Ends a connection without losing a request that is on its way: first a GOAWAY that names no last stream, then, when
- * the client must have read it, the one that does (RFC 9113, section 6.8).
- */
-function sayGoAway(session: ServerHttp2Session, clock: Clock): void {
-  if (session.closed || session.destroyed) {
-    return;
-  }
-  session.goaway(constants.NGHTTP2_NO_ERROR, 2 ** 31 - 1);
-  const cancel = clock.after(goAwayNoticeMs, close);
-  function close() {
-    cancel();
-    if (!session.destroyed) {
-      session.close();
-    }
-  }
-  session.ping(close);
+  return {
+    goAway() {
+      if (session.closed || session.destroyed) {
+        return;
+      }
+      if (open === 0) {
+        session.close();
+        return;
+      }
+      // First a GOAWAY that names no last stream; then, when the client must have read it, the one that does (RFC 9113,
+      // section 6.8). nghttp2 goes on reading in between only while there are streams.
+      session.goaway(constants.NGHTTP2_NO_ERROR, 2 ** 31 - 1);
+      const cancelNotice = clock.after(goAwayNoticeMs, close);
+      function close() {
+        cancelNotice();
+        if (!session.destroyed) {
+          session.close();
+        }
+      }
+      session.ping(close);
+    },
+  };
 }
