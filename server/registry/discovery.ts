@@ -112,8 +112,8 @@ async function readSource(
   const kind = spec.source?.kind ?? { case: undefined };
   switch (kind.case) {
     case "descriptors":
-      return await discoverFromDescriptors({
-        fileDescriptorSet: kind.value.fileDescriptorSet ?? create(FileDescriptorSetSchema),
+      return discoverFromDescriptors({
+        source: { fileDescriptorSet: kind.value.fileDescriptorSet ?? create(FileDescriptorSetSchema) },
         services: kind.value.services,
       });
     case "utcpManual": {
