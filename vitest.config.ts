@@ -12,7 +12,7 @@ export default defineConfig({
   test: {
     // Each file starts real servers, some a database: more at once than cores only makes all of them slower.
     maxWorkers: 2,
-    reporters: ["default", ["json", { outputFile: `.test-results/${process.env.npm_lifecycle_event ?? "vitest"}.json` }]],
+    reporters: ["default", ["json", { outputFile: `.test-results/${process.env["npm_lifecycle_event"] ?? "vitest"}.json` }]],
     projects: [
       {
         ...common,

@@ -8,14 +8,24 @@ export {
   notFound,
   type PreconditionViolation,
 } from "./errors/domain-error.ts";
+export { toStatus } from "./errors/status.ts";
 export type { FinishedCall, Gate } from "./interceptors/begin-call.ts";
 export { anonymous, type CallContext, callContext, type Principal } from "./interceptors/call-context.ts";
 export { type CreateLoggerOptions, createLogger, type Logger, type LogLevel } from "./logging.ts";
 export { closeOnSignals } from "./serving/close-on-signals.ts";
 export { type CorsOptions, isLoopback } from "./serving/cors.ts";
+export { createHealth, type Health, type HealthState } from "./serving/health.ts";
 export { defaultLimits, type ServeLimits } from "./serving/limits.ts";
 export type { TlsOptions } from "./serving/listener.ts";
 export type { NodeRequest, NodeResponse } from "./serving/node-http.ts";
+export { reflectionRoutes } from "./serving/reflection.ts";
 export { sendJson } from "./serving/refusal.ts";
+export {
+  createRegistration,
+  type Registration,
+  type RegistrationOptions,
+  type RegistrationState,
+} from "./serving/registration.ts";
 export type { HttpHandler } from "./serving/request-handler.ts";
+export type { RegisterOptions } from "./serving/self-registration.ts";
 export { type ServeOptions, type Server, serve } from "./serving/serve.ts";

@@ -6,7 +6,7 @@ import type { Server } from "./serve.ts";
  * @param signals where signals come from. Default: the process.
  * @returns stops listening to signals
  */
-export function closeOnSignals(server: Server, signals: NodeJS.Process = process): () => void {
+export function closeOnSignals(server: Pick<Server, "close" | "logger">, signals: NodeJS.Process = process): () => void {
   let closing = false;
   function onSignal(signal: NodeJS.Signals) {
     if (closing) {

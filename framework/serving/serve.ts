@@ -29,6 +29,11 @@ export interface ServeOptions {
   readonly routes: (router: ConnectRouter) => void;
   /** `host:port` to listen on; port 0 chooses a free one. Default: `127.0.0.1:0`. */
   readonly listen?: string;
+  /**
+   * A serialized `google.protobuf.FileDescriptorSet` that holds the services' files with their comments, which generated
+   * code lacks. Reflection passes them on, and the registry makes them the descriptions of tools. Default: no comments.
+   */
+  readonly documented?: Uint8Array | undefined;
   /** Serves TLS. Default: cleartext. */
   readonly tls?: TlsOptions | undefined;
   readonly cors?: CorsOptions;
@@ -217,7 +222,7 @@ function route(
   const own = [...new Set(router.handlers.map(({ service }) => service))];
   const health = createHealth([...own, HealthService].map(({ typeName }) => typeName));
   health.routes(router);
-  reflectionRoutes([...own, HealthService])(router);
+  reflectionRoutes([...own, HealthService], options.documented)(router);
   const services = [...new Set(router.handlers.map(({ service }) => service))];
   for (const { typeName } of services.slice(own.length)) {
     quietServices.add(typeName);

@@ -1,0 +1,175 @@
+import { readFileSync } from "node:fs";
+import { Code } from "@connectrpc/connect";
+import {
+  type Clock,
+  DomainError,
+  invalidArgument,
+  isLoopback,
+  type Logger,
+  type Server,
+  serve,
+  type TlsOptions,
+} from "@toolplane/framework";
+import { documentedDescriptors } from "@toolplane/gen/toolplane/documented_descriptors.js";
+import { createSecretResolver } from "./config/secrets.ts";
+import type { Settings } from "./config/settings.ts";
+import { createRegistry, type Registry } from "./registry/registry.ts";
+import { registryRoutes } from "./registry/service.ts";
+import { type Database, openDatabase } from "./storage/database.ts";
+import { createRpcBackend } from "./tools/backends/rpc.ts";
+import { createUtcpBackend } from "./tools/backends/utcp-http.ts";
+import { createCaller } from "./tools/caller.ts";
+import { type ConnectionPool, createConnectionPool } from "./tools/pool/index.ts";
+import { toolRoutes } from "./tools/service.ts";
+import { version } from "./version.ts";
+
+/** A running Toolplane server. */
+export interface App extends Pick<Server, "url" | "address" | "logger" | "close"> {
+  readonly databaseKind: Database["kind"];
+  /** How many services and tools the catalogue holds, its own included. */
+  counts(): { services: number; tools: number };
+}
+
+export interface AppOptions {
+  readonly settings: Settings;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Where secrets may be read from. */
+  readonly env: NodeJS.ProcessEnv;
+}
+
+/** The name under which the server registers its own services as tools. */
+const OWN_NAME = "toolplane";
+
+/** Puts the parts together, in the order in which they need each other, and starts to serve. */
+export async function createApp({ settings, clock, logger, env }: AppOptions): Promise<App> {
+  const tls = readTls(settings);
+  refuseOpenAddress(settings);
+  const parts = new PartsInReverse();
+  try {
+    const database = parts.own(
+      await openDatabase({ url: settings.databaseUrl, dataDir: settings.dataDir, logger, clock }),
+    );
+    const pool: ConnectionPool = parts.own(createConnectionPool({ logger, clock, limits: settings.pool }));
+    const secrets = createSecretResolver(settings.secrets, env);
+    const registry: Registry = parts.own(
+      await createRegistry({
+        database,
+        pool,
+        secrets,
+        clock,
+        logger,
+        options: { ...settings.registry, health: settings.health },
+      }),
+    );
+    const { maxResultBytes, defaultTimeoutMs, defaultConcurrency } = settings.tools;
+    const caller = createCaller({
+      registry,
+      backends: [
+        createRpcBackend({ pool, maxResultBytes }),
+        createUtcpBackend({ pool, maxResultBytes, clock }),
+      ],
+      clock,
+      defaultTimeoutMs,
+    });
+    const documented = Buffer.from(documentedDescriptors, "base64");
+    const server = parts.own(
+      await serve({
+        name: OWN_NAME,
+        version,
+        listen: settings.listen,
+        tls,
+        ...(settings.corsOrigins && { cors: { allowedOrigins: settings.corsOrigins } }),
+        limits: settings.limits,
+        logger,
+        clock,
+        drainTimeoutMs: settings.drainTimeoutMs,
+        documented,
+        register: false,
+        ready: () => database.ping(),
+        routes(router) {
+          registryRoutes(registry)(router);
+          toolRoutes({ caller, clock, defaultConcurrency, maxResultBytes })(router);
+        },
+      }),
+    );
+    await registry.registerLocal({ name: OWN_NAME, version, endpoint: server.url, descriptors: documented });
+    return {
+      url: server.url,
+      address: server.address,
+      logger,
+      databaseKind: database.kind,
+      counts: () => registry.counts(),
+      close: () => parts.close(),
+    };
+  } catch (error) {
+    await parts.close();
+    throw error;
+  }
+}
+
+/** Closes what was opened, last first, each whatever happened to the others. */
+class PartsInReverse {
+  readonly #parts: { close(): Promise<void> }[] = [];
+  #closing: Promise<void> | undefined;
+
+  own<T extends { close(): Promise<void> }>(part: T): T {
+    this.#parts.push(part);
+    return part;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#closeAll();
+    return this.#closing;
+  }
+
+  async #closeAll(): Promise<void> {
+    const failures: unknown[] = [];
+    for (const part of this.#parts.toReversed()) {
+      await part.close().catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) {
+      throw new AggregateError(failures, "some parts of the server could not be closed");
+    }
+  }
+}
+
+function readTls({ tls }: Settings): TlsOptions | undefined {
+  return (
+    tls && {
+      cert: readPem("tls.cert_file", tls.certFile),
+      key: readPem("tls.key_file", tls.keyFile),
+      ...(tls.clientCaFile && { clientCa: readPem("tls.client_ca_file", tls.clientCaFile) }),
+    }
+  );
+}
+
+function readPem(field: string, file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw invalidArgument([{ field, description: `the file cannot be read: ${why}` }], error);
+  }
+}
+
+/** Callers are not authenticated, so an address that others can reach has to be asked for. */
+function refuseOpenAddress({ listen, allowUnauthenticatedRemoteAccess, tls }: Settings): void {
+  const host = listen.slice(0, listen.lastIndexOf(":")).replace(/^\[|\]$/g, "");
+  if (isLoopback(host) || allowUnauthenticatedRemoteAccess || tls?.clientCaFile) {
+    return;
+  }
+  throw new DomainError({
+    code: Code.FailedPrecondition,
+    reason: "UNAUTHENTICATED_REMOTE_ACCESS",
+    message: `${listen} can be reached from other machines, and callers are not authenticated`,
+    preconditions: [
+      {
+        type: "CONFIGURATION",
+        subject: "allow_unauthenticated_remote_access",
+        description:
+          "Listen on 127.0.0.1, or ask for clients' certificates with tls.client_ca_file, or set allow_unauthenticated_remote_access to true where the network is trusted.",
+      },
+    ],
+  });
+}

@@ -1,0 +1,3 @@
+export { type App, type AppOptions, createApp } from "./app.ts";
+export { type ConfigOverrides, loadSettings } from "./config/load.ts";
+export type { Settings } from "./config/settings.ts";

@@ -1,0 +1,66 @@
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { build } from "esbuild";
+import { type Browser, chromium } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { startTestApp, type TestApp } from "../support/test-app.ts";
+
+let app: TestApp;
+let pages: Server;
+let browser: Browser;
+
+beforeAll(async () => {
+  app = await startTestApp();
+  const bundle = await build({
+    entryPoints: [join(import.meta.dirname, "page.ts")],
+    bundle: true,
+    write: false,
+    format: "esm",
+    platform: "browser",
+    target: "es2022",
+    conditions: ["toolplane-source"],
+  });
+  const script = bundle.outputFiles[0]?.text ?? "";
+  pages = createServer((request, response) => {
+    if (request.url === "/page.js") {
+      response.setHeader("content-type", "text/javascript").end(script);
+      return;
+    }
+    response
+      .setHeader("content-type", "text/html")
+      .end(`<!doctype html><script>window.serverUrl = "${app.url}"</script><script type="module" src="/page.js"></script>`);
+  });
+  await new Promise<void>((resolve) => pages.listen(0, "127.0.0.1", resolve));
+  browser = await chromium.launch({
+    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await new Promise((resolve) => pages?.close(resolve));
+  await app?.close();
+});
+
+test("a page on another origin lists, searches, calls, streams and watches with the generated client", async () => {
+  const page = await browser.newPage();
+  const errors: string[] = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`);
+  await page.waitForFunction("window.seen?.done === true", undefined, { timeout: 30_000 }).catch((error: unknown) => {
+    throw new Error(`the page did not finish: ${errors.join("; ")}`, { cause: error });
+  });
+  const seen: unknown = await page.evaluate("window.seen");
+  expect(seen).toMatchObject({
+    services: ["toolplane"],
+    result: { service: { name: "toolplane", state: "SERVICE_STATE_READY" } },
+    watched: ["updated", "synced"],
+    done: true,
+  });
+  expect(seen).toHaveProperty("hits.0", "toolplane.ListServices");
+  expect(seen).toHaveProperty("streamed.0.updated.name", "toolplane");
+  expect(seen).toHaveProperty("refusal", expect.stringContaining("call.arguments.service.nam"));
+  expect(errors).toEqual([]);
+});
