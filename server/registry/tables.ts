@@ -12,7 +12,7 @@ interface ServiceColumns {
 }
 
 export interface RegistryHeadTable {
-  only: Generated<boolean>;
+  one_row: Generated<boolean>;
   revision: BigInteger;
   pruned_revision: BigInteger;
 }

@@ -5,7 +5,7 @@ const statements = [
   // One row. Whoever changes the registry takes the next revision from it, and with it the row's lock: revisions are
   // committed in their order, so a reader that has seen one has seen all before it.
   `CREATE TABLE registry_head (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row),
     revision bigint NOT NULL,
     -- Changes up to this revision are forgotten.
     pruned_revision bigint NOT NULL
