@@ -17,8 +17,22 @@ export function peerOf(request: NodeRequest): string {
     : `${remoteAddress.includes(":") ? `[${remoteAddress}]` : remoteAddress}:${remotePort}`;
 }
 
+/** Sends the status and the headers. */
+export function writeHead(response: NodeResponse, status: number, headers: Headers): void {
+  const cookies = headers.getSetCookie();
+  const all = {
+    ...Object.fromEntries(headers),
+    ...(cookies.length > 0 ? { "set-cookie": cookies } : {}),
+  };
+  // The two classes have no common signature that the compiler could call; the same goes for `write`.
+  if ("stream" in response) {
+    response.writeHead(status, all);
+  } else {
+    response.writeHead(status, all);
+  }
+}
+
 /** Writes a part of the body; false asks to wait for `drain`. */
 export function writeChunk(response: NodeResponse, chunk: Uint8Array): boolean {
-  // The two classes have no common signature that the compiler could call.
   return "stream" in response ? response.write(chunk) : response.write(chunk);
 }

@@ -1,6 +1,6 @@
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import type { Clock } from "../clock.ts";
-import { type NodeResponse, writeChunk } from "./node-http.ts";
+import { type NodeResponse, writeChunk, writeHead } from "./node-http.ts";
 
 export interface WriteOptions {
   readonly clock: Clock;
@@ -26,10 +26,8 @@ export async function writeResponse(
     if (response.destroyed) {
       return;
     }
-    response.statusCode = answer.status;
-    answer.header?.forEach((value, name) => {
-      response.setHeader(name, value);
-    });
+    // Written out even where no message follows: else Node's HTTP/2 ends the stream with them, without trailers.
+    writeHead(response, answer.status, answer.header ?? new Headers());
     if (chunk?.done === false && isWhole(answer, chunk.value)) {
       response.end(chunk.value);
       return;
