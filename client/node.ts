@@ -2,12 +2,11 @@ import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import type { Interceptor, Transport } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { DEFAULT_URL } from "./default-url.ts";
 import * as core from "./toolplane.ts";
 
+export { DEFAULT_URL } from "./default-url.ts";
 export * from "./index.ts";
-
-/** Where a server listens that was started without options. */
-export const DEFAULT_URL = "http://127.0.0.1:7400";
 
 export interface NodeToolplaneOptions {
   /** The server. Default: the environment variable `TOOLPLANE_URL`, else `http://127.0.0.1:7400`. */

@@ -1,0 +1,33 @@
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { UsageError } from "../usage-error.ts";
+
+/**
+ * Parses JSON. Integers that a double cannot hold become strings with the same digits, which is how 64-bit integers are
+ * written in the JSON of Protobuf.
+ */
+export function parseJson(text: string, what: string): JsonValue {
+  try {
+    return JSON.parse(text, keepDigits);
+  } catch (error) {
+    throw new UsageError(`${what} is not JSON: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+export function parseJsonObject(text: string, what: string): JsonObject {
+  const value = parseJson(text, what);
+  if (!isJsonObject(value)) throw new UsageError(`${what} must be a JSON object such as {"city": "Berlin"}`);
+  return value;
+}
+
+export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** https://tc39.es/proposal-json-parse-with-source: the third argument holds the text of a primitive value. */
+function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
+  const source = context?.source;
+  if (typeof value !== "number" || source === undefined) return value;
+  if (/^-?\d+$/.test(source) && !Number.isSafeInteger(value)) return source;
+  if (!Number.isFinite(value)) throw new Error(`the number ${source} is too large`);
+  return value;
+}
