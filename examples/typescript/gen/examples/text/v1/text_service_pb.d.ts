@@ -2,8 +2,8 @@
 // @generated from file examples/text/v1/text_service.proto (package examples.text.v1, syntax proto3)
 /* eslint-disable */
 
-import type { Message } from "@bufbuild/protobuf";
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import type { Message } from "@bufbuild/protobuf";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -243,7 +243,7 @@ export declare const TextService: GenService<{
     methodKind: "unary";
     input: typeof AnalyzeTextRequestSchema;
     output: typeof AnalyzeTextResponseSchema;
-  };
+  },
   /**
    * Streams the sentences of a text in order, each graded.
    *
@@ -253,5 +253,6 @@ export declare const TextService: GenService<{
     methodKind: "server_streaming";
     input: typeof GradeSentencesRequestSchema;
     output: typeof GradeSentencesResponseSchema;
-  };
+  },
 }>;
+

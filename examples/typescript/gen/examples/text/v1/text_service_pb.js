@@ -3,65 +3,70 @@
 /* eslint-disable */
 
 import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import { file_toolplane_annotations_v1_annotations } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 
 /**
  * Describes the file examples/text/v1/text_service.proto.
  */
-export const file_examples_text_v1_text_service =
-  /*@__PURE__*/
-  fileDesc(
-    "CiNleGFtcGxlcy90ZXh0L3YxL3RleHRfc2VydmljZS5wcm90bxIQZXhhbXBsZXMudGV4dC52MSLgAQoSQW5hbHl6ZVRleHRSZXF1ZXN0ElgKBHRleHQYASABKAlCSrpICHIGEAEYoI0G2uIYOwoTVGhlIHRleHQgdG8gYW5hbHl6ZRIkIlRoZSBjYXQgc2F0IG9uIHRoZSBtYXQuIEl0IHB1cnJlZC4iEmIKCXRvcF93b3JkcxgCIAEoBUJKukgGGgQYZCgA2uIYPQo7SG93IG1hbnkgb2YgdGhlIG1vc3QgZnJlcXVlbnQgd29yZHMgdG8gcmV0dXJuOyA1IHVubGVzcyBzZXRIAIgBAUIMCgpfdG9wX3dvcmRzIqgCChNBbmFseXplVGV4dFJlc3BvbnNlEhEKCXNlbnRlbmNlcxgBIAEoBRINCgV3b3JkcxgCIAEoBRIRCglzeWxsYWJsZXMYAyABKAUSMgoLcmVhZGFiaWxpdHkYBCABKAsyHS5leGFtcGxlcy50ZXh0LnYxLlJlYWRhYmlsaXR5Ei8KDHJlYWRpbmdfdGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhJGCgl0b3Bfd29yZHMYBiADKAsyMy5leGFtcGxlcy50ZXh0LnYxLkFuYWx5emVUZXh0UmVzcG9uc2UuVG9wV29yZHNFbnRyeRovCg1Ub3BXb3Jkc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBToCOAEibAoVR3JhZGVTZW50ZW5jZXNSZXF1ZXN0EhkKBHRleHQYASABKAlCC7pICHIGEAEYoI0GEjgKCGF0X2xlYXN0GAIgASgOMhwuZXhhbXBsZXMudGV4dC52MS5EaWZmaWN1bHR5Qgi6SAWCAQIQASJuChZHcmFkZVNlbnRlbmNlc1Jlc3BvbnNlEg4KBm51bWJlchgBIAEoBRIQCghzZW50ZW5jZRgCIAEoCRIyCgtyZWFkYWJpbGl0eRgDIAEoCzIdLmV4YW1wbGVzLnRleHQudjEuUmVhZGFiaWxpdHkiZAoLUmVhZGFiaWxpdHkSFAoMcmVhZGluZ19lYXNlGAEgASgBEg0KBWdyYWRlGAIgASgBEjAKCmRpZmZpY3VsdHkYAyABKA4yHC5leGFtcGxlcy50ZXh0LnYxLkRpZmZpY3VsdHkqawoKRGlmZmljdWx0eRIaChZESUZGSUNVTFRZX1VOU1BFQ0lGSUVEEAASEwoPRElGRklDVUxUWV9FQVNZEAESFwoTRElGRklDVUxUWV9TVEFOREFSRBACEhMKD0RJRkZJQ1VMVFlfSEFSRBADMtcDCgtUZXh0U2VydmljZRLjAQoLQW5hbHl6ZVRleHQSJC5leGFtcGxlcy50ZXh0LnYxLkFuYWx5emVUZXh0UmVxdWVzdBolLmV4YW1wbGVzLnRleHQudjEuQW5hbHl6ZVRleHRSZXNwb25zZSKGAZACAdLiGH8SDEFuYWx5emUgdGV4dBpdQ291bnRzIHRoZSB3b3JkcyBhbmQgc2VudGVuY2VzIG9mIGFuIEVuZ2xpc2ggdGV4dCBhbmQgZ3JhZGVzIGhvdyBoYXJkIGl0IGlzIHRvIHJlYWQgKEZsZXNjaCkuIgtyZWFkYWJpbGl0eTIDCJAcEuEBCg5HcmFkZVNlbnRlbmNlcxInLmV4YW1wbGVzLnRleHQudjEuR3JhZGVTZW50ZW5jZXNSZXF1ZXN0GiguZXhhbXBsZXMudGV4dC52MS5HcmFkZVNlbnRlbmNlc1Jlc3BvbnNlInqQAgHS4hhzEg9HcmFkZSBzZW50ZW5jZXMaU1NwbGl0cyBhbiBFbmdsaXNoIHRleHQgaW50byBzZW50ZW5jZXMgYW5kIGdyYWRlcyBlYWNoOiBzaG93cyB3aGljaCBvbmVzIHRvIHJld3JpdGUuIgtyZWFkYWJpbGl0eTABYgZwcm90bzM",
-    [file_buf_validate_validate, file_google_protobuf_duration, file_toolplane_annotations_v1_annotations],
-  );
+export const file_examples_text_v1_text_service = /*@__PURE__*/
+  fileDesc("CiNleGFtcGxlcy90ZXh0L3YxL3RleHRfc2VydmljZS5wcm90bxIQZXhhbXBsZXMudGV4dC52MSLgAQoSQW5hbHl6ZVRleHRSZXF1ZXN0ElgKBHRleHQYASABKAlCSrpICHIGEAEYoI0G2uIYOwoTVGhlIHRleHQgdG8gYW5hbHl6ZRIkIlRoZSBjYXQgc2F0IG9uIHRoZSBtYXQuIEl0IHB1cnJlZC4iEmIKCXRvcF93b3JkcxgCIAEoBUJKukgGGgQYZCgA2uIYPQo7SG93IG1hbnkgb2YgdGhlIG1vc3QgZnJlcXVlbnQgd29yZHMgdG8gcmV0dXJuOyA1IHVubGVzcyBzZXRIAIgBAUIMCgpfdG9wX3dvcmRzIqgCChNBbmFseXplVGV4dFJlc3BvbnNlEhEKCXNlbnRlbmNlcxgBIAEoBRINCgV3b3JkcxgCIAEoBRIRCglzeWxsYWJsZXMYAyABKAUSMgoLcmVhZGFiaWxpdHkYBCABKAsyHS5leGFtcGxlcy50ZXh0LnYxLlJlYWRhYmlsaXR5Ei8KDHJlYWRpbmdfdGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhJGCgl0b3Bfd29yZHMYBiADKAsyMy5leGFtcGxlcy50ZXh0LnYxLkFuYWx5emVUZXh0UmVzcG9uc2UuVG9wV29yZHNFbnRyeRovCg1Ub3BXb3Jkc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBToCOAEibAoVR3JhZGVTZW50ZW5jZXNSZXF1ZXN0EhkKBHRleHQYASABKAlCC7pICHIGEAEYoI0GEjgKCGF0X2xlYXN0GAIgASgOMhwuZXhhbXBsZXMudGV4dC52MS5EaWZmaWN1bHR5Qgi6SAWCAQIQASJuChZHcmFkZVNlbnRlbmNlc1Jlc3BvbnNlEg4KBm51bWJlchgBIAEoBRIQCghzZW50ZW5jZRgCIAEoCRIyCgtyZWFkYWJpbGl0eRgDIAEoCzIdLmV4YW1wbGVzLnRleHQudjEuUmVhZGFiaWxpdHkiZAoLUmVhZGFiaWxpdHkSFAoMcmVhZGluZ19lYXNlGAEgASgBEg0KBWdyYWRlGAIgASgBEjAKCmRpZmZpY3VsdHkYAyABKA4yHC5leGFtcGxlcy50ZXh0LnYxLkRpZmZpY3VsdHkqawoKRGlmZmljdWx0eRIaChZESUZGSUNVTFRZX1VOU1BFQ0lGSUVEEAASEwoPRElGRklDVUxUWV9FQVNZEAESFwoTRElGRklDVUxUWV9TVEFOREFSRBACEhMKD0RJRkZJQ1VMVFlfSEFSRBADMtcDCgtUZXh0U2VydmljZRLjAQoLQW5hbHl6ZVRleHQSJC5leGFtcGxlcy50ZXh0LnYxLkFuYWx5emVUZXh0UmVxdWVzdBolLmV4YW1wbGVzLnRleHQudjEuQW5hbHl6ZVRleHRSZXNwb25zZSKGAZACAdLiGH8SDEFuYWx5emUgdGV4dBpdQ291bnRzIHRoZSB3b3JkcyBhbmQgc2VudGVuY2VzIG9mIGFuIEVuZ2xpc2ggdGV4dCBhbmQgZ3JhZGVzIGhvdyBoYXJkIGl0IGlzIHRvIHJlYWQgKEZsZXNjaCkuIgtyZWFkYWJpbGl0eTIDCJAcEuEBCg5HcmFkZVNlbnRlbmNlcxInLmV4YW1wbGVzLnRleHQudjEuR3JhZGVTZW50ZW5jZXNSZXF1ZXN0GiguZXhhbXBsZXMudGV4dC52MS5HcmFkZVNlbnRlbmNlc1Jlc3BvbnNlInqQAgHS4hhzEg9HcmFkZSBzZW50ZW5jZXMaU1NwbGl0cyBhbiBFbmdsaXNoIHRleHQgaW50byBzZW50ZW5jZXMgYW5kIGdyYWRlcyBlYWNoOiBzaG93cyB3aGljaCBvbmVzIHRvIHJld3JpdGUuIgtyZWFkYWJpbGl0eTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_toolplane_annotations_v1_annotations]);
 
 /**
  * Describes the message examples.text.v1.AnalyzeTextRequest.
  * Use `create(AnalyzeTextRequestSchema)` to create a new message.
  */
-export const AnalyzeTextRequestSchema = /*@__PURE__*/ messageDesc(file_examples_text_v1_text_service, 0);
+export const AnalyzeTextRequestSchema = /*@__PURE__*/
+  messageDesc(file_examples_text_v1_text_service, 0);
 
 /**
  * Describes the message examples.text.v1.AnalyzeTextResponse.
  * Use `create(AnalyzeTextResponseSchema)` to create a new message.
  */
-export const AnalyzeTextResponseSchema = /*@__PURE__*/ messageDesc(file_examples_text_v1_text_service, 1);
+export const AnalyzeTextResponseSchema = /*@__PURE__*/
+  messageDesc(file_examples_text_v1_text_service, 1);
 
 /**
  * Describes the message examples.text.v1.GradeSentencesRequest.
  * Use `create(GradeSentencesRequestSchema)` to create a new message.
  */
-export const GradeSentencesRequestSchema = /*@__PURE__*/ messageDesc(file_examples_text_v1_text_service, 2);
+export const GradeSentencesRequestSchema = /*@__PURE__*/
+  messageDesc(file_examples_text_v1_text_service, 2);
 
 /**
  * Describes the message examples.text.v1.GradeSentencesResponse.
  * Use `create(GradeSentencesResponseSchema)` to create a new message.
  */
-export const GradeSentencesResponseSchema = /*@__PURE__*/ messageDesc(file_examples_text_v1_text_service, 3);
+export const GradeSentencesResponseSchema = /*@__PURE__*/
+  messageDesc(file_examples_text_v1_text_service, 3);
 
 /**
  * Describes the message examples.text.v1.Readability.
  * Use `create(ReadabilitySchema)` to create a new message.
  */
-export const ReadabilitySchema = /*@__PURE__*/ messageDesc(file_examples_text_v1_text_service, 4);
+export const ReadabilitySchema = /*@__PURE__*/
+  messageDesc(file_examples_text_v1_text_service, 4);
 
 /**
  * Describes the enum examples.text.v1.Difficulty.
  */
-export const DifficultySchema = /*@__PURE__*/ enumDesc(file_examples_text_v1_text_service, 0);
+export const DifficultySchema = /*@__PURE__*/
+  enumDesc(file_examples_text_v1_text_service, 0);
 
 /**
  * How hard a text is to read, in one word.
  *
  * @generated from enum examples.text.v1.Difficulty
  */
-export const Difficulty = /*@__PURE__*/ tsEnum(DifficultySchema);
+export const Difficulty = /*@__PURE__*/
+  tsEnum(DifficultySchema);
 
 /**
  * Says how hard English texts are to read.
  *
  * @generated from service examples.text.v1.TextService
  */
-export const TextService = /*@__PURE__*/ serviceDesc(file_examples_text_v1_text_service, 0);
+export const TextService = /*@__PURE__*/
+  serviceDesc(file_examples_text_v1_text_service, 0);
+
