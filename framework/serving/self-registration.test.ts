@@ -105,3 +105,22 @@ it("registers a server with everything that it says of itself", async () => {
     "Bearer from-env",
   ]);
 });
+
+it.each([
+  ["127.0.0.1", "http://0.0.0.0:1", 1],
+  ["127.0.0.1", "127.0.0.1:1", 0],
+  ["10.1.2.3", "http://0.0.0.0:1", 0],
+])(
+  "a server on %s that registers at %s is warned %d times that it cannot be reached",
+  async (address, url, times) => {
+    const logger = { ...pino({ level: "silent" }), debug: vi.fn(), info: vi.fn(), warn: vi.fn() };
+    const registration = registerServer(
+      { url },
+      { ...server, logger, address: { ...server.address, address } },
+      {},
+    );
+
+    expect(logger.warn).toHaveBeenCalledTimes(times);
+    await registration?.stop();
+  },
+);

@@ -6,6 +6,7 @@ import { type HeaderSchema, Protocol } from "@toolplane/gen/toolplane/registry/v
 import type { Logger } from "pino";
 import type { Clock } from "../clock.ts";
 import { invalidArgument } from "../errors/domain-error.ts";
+import { isLoopback } from "./cors.ts";
 import { createRegistration, type Registration } from "./registration.ts";
 
 /** How a server registers itself. */
@@ -63,6 +64,13 @@ export function registerServer(
   if (!url) {
     return undefined;
   }
+  const endpoint = advertisedEndpoint(server.address, server.secure, options.advertise);
+  if (isLoopback(hostOf(endpoint)) && !isLoopback(hostOf(url))) {
+    server.logger.warn(
+      { registry: url, endpoint },
+      "a registry on another machine cannot reach this address: listen on another one, or advertise one",
+    );
+  }
   const { environment, title, description, tags, metadata, headers, leaseTtlMs } = options;
   return createRegistration({
     url,
@@ -79,7 +87,7 @@ export function registerServer(
     },
     instance: {
       ...(options.instanceId !== undefined && { id: options.instanceId }),
-      endpoint: advertisedEndpoint(server.address, server.secure, options.advertise),
+      endpoint,
       protocol: Protocol.GRPC,
       ...(leaseTtlMs !== undefined && { leaseTtl: durationFromMs(leaseTtlMs) }),
     },
@@ -103,6 +111,10 @@ export function advertisedEndpoint(address: AddressInfo, secure: boolean, advert
     ]);
   }
   return url.replace(/\/+$/, "");
+}
+
+function hostOf(url: string): string {
+  return URL.parse(url.includes("://") ? url : `http://${url}`)?.hostname ?? "";
 }
 
 function isUnspecified(ip: string): boolean {
