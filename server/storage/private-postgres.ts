@@ -1,3 +1,4 @@
+import { rm } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
@@ -67,17 +68,13 @@ export interface PrivatePostgresOptions {
  * can neither be lost nor left behind.
  */
 export async function startPrivatePostgres(options: PrivatePostgresOptions): Promise<PrivatePostgres> {
-  const installed = findBinaries();
-  if (installed === undefined) {
-    throw storageConfigurationError(
-      "PRIVATE_DATABASE_UNSUPPORTED",
-      "TOOLPLANE_DATABASE_URL",
-      `no private PostgreSQL is installed for ${process.platform}-${process.arch}; set TOOLPLANE_DATABASE_URL to use another one, or install with optional dependencies`,
-    );
-  }
   const location = await locate(options.dataDir);
   const { cluster, identity, logFile } = location;
-  const binaries = await reachableBinaries(installed, identity, options.systemDir ?? "/var/lib/toolplane");
+  const binaries = await reachableBinaries(
+    findBinaries(),
+    identity,
+    options.systemDir ?? "/var/lib/toolplane",
+  );
   await ensureCluster(location, binaries);
   const running = await readPidFile(cluster);
   const socketDir = running?.socketDir ?? (await prepareSocketDir(cluster, identity));
@@ -122,20 +119,26 @@ class Server implements PrivatePostgres {
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#recovery;
-    const { cluster } = this.#options;
+    const { cluster, socketDir } = this.#options;
     const running = await readPidFile(cluster);
-    if (running === undefined || !(await isPostmasterOf(running.pid, cluster))) {
-      return;
+    if (running !== undefined && (await isPostmasterOf(running.pid, cluster))) {
+      await this.#shutDown(running.pid);
     }
+    if (socketDir !== cluster) {
+      await rm(socketDir, { recursive: true, force: true });
+    }
+  }
+
+  async #shutDown(pid: number): Promise<void> {
     // The lock is held until the server ends it, so nobody adopts a server that is being shut down.
-    process.kill(running.pid, "SIGINT");
-    if (await this.#ended(running.pid, FAST_STOP_TIMEOUT_MS)) {
+    process.kill(pid, "SIGINT");
+    if (await this.#ended(pid, FAST_STOP_TIMEOUT_MS)) {
       return;
     }
-    this.#logger.warn({ pid: running.pid }, "private PostgreSQL does not stop; stopping it at once");
-    process.kill(running.pid, "SIGQUIT");
-    if (!(await this.#ended(running.pid, IMMEDIATE_STOP_TIMEOUT_MS))) {
-      throw new Error(`PostgreSQL, process ${running.pid}, does not stop`);
+    this.#logger.warn({ pid }, "private PostgreSQL does not stop; stopping it at once");
+    process.kill(pid, "SIGQUIT");
+    if (!(await this.#ended(pid, IMMEDIATE_STOP_TIMEOUT_MS))) {
+      throw new Error(`PostgreSQL, process ${pid}, does not stop`);
     }
   }
 

@@ -3,13 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "@toolplane/framework";
 import pg from "pg";
-import { pino } from "pino";
 import { afterAll } from "vitest";
 import { type Database, type DatabaseOptions, openDatabase } from "./database.ts";
 import { type PrivatePostgres, startPrivatePostgres } from "./private-postgres.ts";
-
-/** What storage logs in tests: nothing. */
-export const silentLogger = pino({ level: "silent" });
+import { silentLogger } from "./silent-logger.ts";
 
 interface TestServer {
   readonly postgres: PrivatePostgres;

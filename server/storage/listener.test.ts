@@ -1,0 +1,95 @@
+import { systemClock } from "@toolplane/framework";
+import { sql } from "kysely";
+import { afterEach, describe, expect, it } from "vitest";
+import type { Database } from "./database.ts";
+import { openTestDatabase } from "./testing.ts";
+
+const open: Database[] = [];
+
+afterEach(async () => {
+  await Promise.all(open.splice(0).map((database) => database.close()));
+});
+
+async function openEmpty(): Promise<Database> {
+  const database = await openTestDatabase({ migrations: [], clock: systemClock });
+  open.push(database);
+  return database;
+}
+
+async function notify(database: Database, channel: string, payload: string): Promise<void> {
+  await sql`select pg_notify(${channel}, ${payload})`.execute(database.kysely);
+}
+
+async function loseListener(database: Database): Promise<void> {
+  await sql`select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name = 'toolplane listener'`.execute(database.kysely);
+}
+
+describe("listening for notifications", () => {
+  it("hears what is sent to its channels, in order, and nothing else", async () => {
+    const database = await openEmpty();
+    const heard: string[] = [];
+    await database.listen('Odd "name"; x', (payload) => heard.push(`odd ${payload}`));
+    await database.listen("plain", (payload) => heard.push(`plain ${payload}`));
+    await notify(database, "other", "0");
+    await notify(database, "plain", "1");
+    await notify(database, 'Odd "name"; x', "2");
+    await notify(database, "plain", "");
+    await expect.poll(() => heard).toEqual(["plain 1", "odd 2", "plain "]);
+  });
+
+  it("lets several listen to one channel and each leave", async () => {
+    const database = await openEmpty();
+    const heard: string[] = [];
+    const first = await database.listen("c", (payload) => heard.push(`first ${payload}`));
+    const second = await database.listen("c", (payload) => heard.push(`second ${payload}`));
+    await first.close();
+    await notify(database, "c", "1");
+    await expect.poll(() => heard).toEqual(["second 1"]);
+    await second.close();
+    await second.close();
+    await database.listen("end", (payload) => heard.push(payload));
+    await notify(database, "c", "2");
+    await notify(database, "end", "end");
+    await expect.poll(() => heard).toEqual(["second 1", "end"]);
+  });
+
+  it("goes on for the others when one fails", async () => {
+    const database = await openEmpty();
+    const heard: string[] = [];
+    await database.listen("c", () => {
+      throw new Error("a mistake");
+    });
+    await database.listen("c", (payload) => heard.push(payload));
+    await notify(database, "c", "1");
+    await expect.poll(() => heard).toEqual(["1"]);
+  });
+
+  it("comes back after its connection was lost, again and again, and says so each time", async () => {
+    const database = await openEmpty();
+    const heard: string[] = [];
+    let reconnects = 0;
+    const onReconnect = () => reconnects++;
+    await database.listen("a", (payload) => heard.push(`a ${payload}`), onReconnect);
+    await database.listen("b", (payload) => heard.push(`b ${payload}`), onReconnect);
+    for (let round = 1; round <= 3; round++) {
+      await loseListener(database);
+      await expect.poll(() => reconnects).toBe(2 * round);
+      await notify(database, "a", String(round));
+      await notify(database, "b", String(round));
+      await expect.poll(() => heard.splice(0)).toEqual([`a ${round}`, `b ${round}`]);
+    }
+  });
+
+  it("refuses a name that PostgreSQL would cut off", async () => {
+    const database = await openEmpty();
+    await expect(database.listen("x".repeat(64), () => undefined)).rejects.toThrow(/cannot be the name/);
+  });
+
+  it("ends with the database", async () => {
+    const database = await openEmpty();
+    await database.listen("c", () => undefined);
+    await database.close();
+    await expect(database.listen("c", () => undefined)).rejects.toThrow(/being closed/);
+  });
+});

@@ -1,0 +1,4 @@
+import { pino } from "pino";
+
+/** What storage logs in tests: nothing. */
+export const silentLogger = pino({ level: "silent" });
