@@ -8,7 +8,8 @@ const server = await serve({
   version: "1.0.0",
   listen: process.argv[2] ?? "127.0.0.1:50053",
   routes: (router) => router.service(TextService, textService),
-  register: { title: "Text statistics", tags: ["text"] },
+  // A short lease: when the process is killed, nobody is sent to it 5 s later.
+  register: { title: "Text statistics", tags: ["text"], leaseTtlMs: 5_000 },
 });
 closeOnSignals(server);
 console.log(`listening on ${server.url}`);

@@ -1,0 +1,197 @@
+// `npm run demo`: a tour of Toolplane on real services, each command shown as you would type it.
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { styleText } from "node:util";
+import { ensureBuilt } from "./build.mjs";
+import { examples, startExample, startProcess } from "./examples.ts";
+
+const cli = join(dirname(dirname(fileURLToPath(import.meta.url))), "client", "bin", "toolplane.js");
+const dataDir = mkdtempSync(join(tmpdir(), "toolplane-demo-"));
+/** What has to be stopped at the end, last first. */
+const running = [];
+let url = "";
+
+process.once("SIGINT", () => finish(130));
+process.once("SIGTERM", () => finish(143));
+try {
+  await tour();
+  await finish(0);
+} catch (error) {
+  console.error(error);
+  await finish(1);
+}
+
+async function tour() {
+  title("Getting ready");
+  await ensureBuilt();
+  const ready = {};
+  for (const [name, example] of Object.entries(examples)) {
+    const missing = example.missing();
+    if (missing) {
+      say(`${missing}: the tour goes on without the ${example.language} service "${name}".`);
+    } else {
+      say(`The ${example.language} service "${name}" …`);
+      await example.prepare();
+      ready[name] = example;
+    }
+  }
+
+  title("The server, with a database of its own");
+  shown("toolplane serve");
+  const server = await startProcess(
+    [process.execPath, cli, "serve"],
+    { TOOLPLANE_LISTEN: "127.0.0.1:0", TOOLPLANE_DATA_DIR: dataDir, TOOLPLANE_URL: "" },
+    /Address\s+(http:\S+)/,
+  );
+  running.push(server);
+  url = server.url;
+  say(`It listens at ${url}.`);
+
+  title("Services in three languages, registered by address");
+  const services = {};
+  for (const [name, example] of Object.entries(ready)) {
+    const env = name === "text" ? { TOOLPLANE_URL: url } : {};
+    services[name] = await startExample(example, env);
+    running.push(services[name]);
+  }
+  say(
+    "The TypeScript service is written with serve() and registers itself. The others know nothing of Toolplane.",
+  );
+  if (services.time) {
+    await toolplane(
+      "register",
+      "time",
+      services.time.address,
+      "--tag",
+      "calendar",
+      "--health-interval",
+      "1s",
+    );
+  }
+  if (services.diff) {
+    await toolplane("register", "diff", services.diff.address, "--tag", "text");
+  }
+  if (services.stats) {
+    await toolplane("register", "stats", services.stats.address, "--utcp-url", `${services.stats.url}/utcp`);
+  }
+  await until(["services", "list", "text", "--json"], (output) => output.includes('"text"'));
+  await toolplane("services");
+
+  title("Their methods are tools");
+  await toolplane("tools", "list", "text");
+  await toolplane("tools", "search", "how hard is this text to read", "--limit", "3");
+  await toolplane("tools", "show", "text.AnalyzeText");
+
+  title("Calling them");
+  const sentence =
+    "The quick brown fox jumps over the lazy dog. Notwithstanding its reputation, the dog was asleep.";
+  await toolplane("call", "text.AnalyzeText", `text=${sentence}`, "top_words:=3");
+  if (services.time) {
+    const zones = 'to_zones:=["Asia/Tokyo"]';
+    await toolplane("call", "time.ConvertTime", "local_time=2026-07-01T09:00", "zone=Europe/Berlin", zones);
+  }
+  if (services.stats) {
+    await toolplane("call", "stats.describe", "values:=[12, 11, 13, 12, 55]");
+  }
+
+  title("Streams come as they are produced");
+  await toolplane("call", "text.GradeSentences", `text=${sentence}`);
+  if (services.time) {
+    await toolplane("call", "time.ListClockChanges", "zone=Europe/Berlin", "from_year:=2026");
+  }
+  if (services.diff) {
+    const versions = '{"name": "draft", "text": "a\\nb"}\n{"name": "final", "text": "a\\nB\\nc"}\n';
+    await toolplane.withInput(versions, "call", "diff.FollowVersions", "-");
+  }
+
+  title("Arguments are checked before anything is sent");
+  await toolplane("call", "text.AnalyzeText", "text=", "top_words:=1000");
+
+  title("Health");
+  await toolplane("health");
+  if (services.time) {
+    say(`The Python service is killed (kill -9), and the server's next check notices:`);
+    await services.time.kill();
+    await until(["services", "list", "time", "--health", "unhealthy", "--json"], (output) =>
+      output.includes('"time"'),
+    );
+    await toolplane("services", "list", "time");
+    await toolplane("deregister", "time");
+  }
+  say("The TypeScript service is killed too. It registered with a lease of 5 s and can no longer renew it:");
+  await services.text.kill();
+  await until(["services", "list", "text", "--json"], (output) => !output.includes('"text"'));
+  await toolplane("services");
+  say(styleText("green", "That was the tour. `npm start` starts a server that stays."));
+}
+
+/** Shows a command and runs it, its output as it comes. A command may fail: then that is what there is to see. */
+function toolplane(...args) {
+  return execute(args, undefined);
+}
+toolplane.withInput = (input, ...args) => execute(args, input);
+
+function execute(args, input) {
+  shown(`toolplane ${args.map(quoted).join(" ")}`, input);
+  return new Promise((resolve, reject) => {
+    const child = start(args, [input === undefined ? "ignore" : "pipe", "inherit", "inherit"]);
+    child.stdin?.end(input);
+    child.once("error", reject);
+    child.once("close", resolve);
+  });
+}
+
+function start(args, stdio) {
+  return spawn(process.execPath, [cli, ...args], { stdio, env: { ...process.env, TOOLPLANE_URL: url } });
+}
+
+/** Asks again until the answer is as wanted, for a minute at most. */
+async function until(args, wanted) {
+  const deadline = Date.now() + 60_000;
+  for (;;) {
+    const child = start(args, ["ignore", "pipe", "inherit"]);
+    let output = "";
+    child.stdout.on("data", (data) => {
+      output += data;
+    });
+    await new Promise((resolve, reject) => child.once("close", resolve).once("error", reject));
+    if (wanted(output)) {
+      return;
+    }
+    if (Date.now() > deadline) {
+      throw new Error(
+        `toolplane ${args.join(" ")} did not come to what was expected; its last answer:\n${output}`,
+      );
+    }
+  }
+}
+
+async function finish(code) {
+  for (const process of running.splice(0).reverse()) {
+    await process.stop();
+  }
+  rmSync(dataDir, { recursive: true, force: true });
+  process.exit(code);
+}
+
+function title(text) {
+  console.log(`\n${styleText("bold", `── ${text} `.padEnd(80, "─"))}`);
+}
+
+function say(text) {
+  console.log(styleText("dim", text));
+}
+
+function shown(command, input) {
+  const prefix =
+    input === undefined ? "" : `printf ${quoted(input.replaceAll("\\", "\\\\").replaceAll("\n", "\\n"))} | `;
+  console.log(`\n${styleText("cyan", "$")} ${styleText("bold", prefix + command)}`);
+}
+
+/** As one would type it in a shell. */
+function quoted(word) {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
