@@ -1,4 +1,4 @@
-import { type DescMessage, fromJson, type JsonValue, type Message, type Registry } from "@bufbuild/protobuf";
+import { type DescMessage, fromJson, type JsonValue, type MessageShape, type Registry } from "@bufbuild/protobuf";
 import { invalidArgument } from "@toolplane/framework";
 import { checkMessageJson } from "./check-message.ts";
 import { checkRules, type RuleWarning } from "./validate-rules.ts";
@@ -21,11 +21,11 @@ export interface ParseMessageOptions {
  *
  * @throws DomainError INVALID_ARGUMENT with all that is wrong, by field.
  */
-export function parseMessageJson(
-  desc: DescMessage,
+export function parseMessageJson<Desc extends DescMessage>(
+  desc: Desc,
   json: JsonValue,
   { registry, path = "", onWarning }: ParseMessageOptions = {},
-): Message {
+): MessageShape<Desc> {
   const malformed = Violations.of(path, (found) => checkMessageJson(desc, json, registry, found));
   if (malformed.length > 0) {
     throw invalidArgument(malformed);
@@ -38,7 +38,12 @@ export function parseMessageJson(
   return message;
 }
 
-function read(desc: DescMessage, json: JsonValue, registry: Registry | undefined, path: string): Message {
+function read<Desc extends DescMessage>(
+  desc: Desc,
+  json: JsonValue,
+  registry: Registry | undefined,
+  path: string,
+): MessageShape<Desc> {
   try {
     return fromJson(desc, json, registry === undefined ? {} : { registry });
   } catch (error) {
