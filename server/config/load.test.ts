@@ -1,0 +1,92 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Code } from "@connectrpc/connect";
+import { DomainError } from "@toolplane/framework";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { loadSettings } from "./load.ts";
+
+let folder: string;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "toolplane-config-"));
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function file(text: string): string {
+  const path = join(folder, "server.yaml");
+  writeFileSync(path, text);
+  return path;
+}
+
+function refusal(load: () => unknown): DomainError {
+  try {
+    load();
+  } catch (error) {
+    if (error instanceof DomainError) {
+      return error;
+    }
+    throw error;
+  }
+  throw new Error("the configuration was accepted");
+}
+
+test("without a file and an environment, the documented defaults hold", () => {
+  expect(loadSettings({}, {})).toMatchObject({
+    listen: "127.0.0.1:7400",
+    dataDir: ".toolplane",
+    databaseUrl: undefined,
+    limits: { maxMessageBytes: 4_194_304, maxTimeoutMs: 86_400_000 },
+    registry: { defaultLeaseTtlMs: 30_000, discoveryTimeoutMs: 4_000 },
+    health: { intervalMs: 60_000 },
+    tools: { defaultTimeoutMs: 60_000, defaultConcurrency: 5 },
+    pool: { maxConnections: 100, maxConnectionsPerHost: 10, maxIdleConnections: 20, maxAgeMs: 300_000 },
+    drainTimeoutMs: 10_000,
+  });
+});
+
+test("the command line wins over the environment, which wins over the file", () => {
+  const config = file("listen: 127.0.0.1:1001\ndata_dir: from-file\npool: { max_connections: 7 }\n");
+  const env = {
+    TOOLPLANE_CONFIG: config,
+    TOOLPLANE_LISTEN: "127.0.0.1:1002",
+    TOOLPLANE_DATA_DIR: "from-env",
+  };
+  expect(loadSettings({ listen: "127.0.0.1:1003" }, env)).toMatchObject({
+    listen: "127.0.0.1:1003",
+    dataDir: "from-env",
+    pool: { maxConnections: 7 },
+  });
+});
+
+test("an empty file is a configuration without settings", () => {
+  expect(loadSettings({ config: file("") }, {}).listen).toBe("127.0.0.1:7400");
+});
+
+describe("a mistake in the file names its field", () => {
+  test.each([
+    ["an unknown field", "pool:\n  max_connection: 3\n", "pool.max_connection"],
+    ["a wrong type", "drain_timeout: [1]\n", "drain_timeout"],
+    ["a value outside its range", "pool: { connectTimeout: 3600s }\n", "pool.connectTimeout"],
+    ["an address that is none", "listen: nowhere\n", "listen"],
+    ["a secret without hosts", "secrets: [{ name: key, env: KEY }]\n", "secrets[0].hosts"],
+  ])("%s", (_, text, field) => {
+    const error = refusal(() => loadSettings({ config: file(text) }, {}));
+    expect(error.init.code).toBe(Code.InvalidArgument);
+    expect(error.init.fields?.map((violation) => violation.field)).toContain(field);
+  });
+});
+
+test.each([
+  ["broken YAML", "listen: [\n", "not valid YAML"],
+  ["a list instead of a mapping", "- 1\n", "mapping"],
+])("%s is refused in words", (_, text, words) => {
+  expect(refusal(() => loadSettings({ config: file(text) }, {})).message).toContain(words);
+});
+
+test("a file that cannot be read names the variable to change", () => {
+  const error = refusal(() => loadSettings({}, { TOOLPLANE_CONFIG: join(folder, "absent.yaml") }));
+  expect(error.init).toMatchObject({ code: Code.FailedPrecondition, reason: "CONFIG_UNREADABLE" });
+  expect(error.init.preconditions).toMatchObject([{ subject: "TOOLPLANE_CONFIG" }]);
+});
