@@ -1,4 +1,5 @@
 export { leadingComment } from "./comments.ts";
+export { createJsonSchemaCheck, type JsonSchemaCheck } from "./json-schema-check.ts";
 export { type ParseMessageOptions, parseMessageJson } from "./message-json.ts";
 export { type MessageSchemaOptions, messageSchema } from "./message-schema.ts";
 export type { RuleWarning } from "./validate-rules.ts";

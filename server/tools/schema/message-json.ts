@@ -1,4 +1,10 @@
-import { type DescMessage, fromJson, type JsonValue, type MessageShape, type Registry } from "@bufbuild/protobuf";
+import {
+  type DescMessage,
+  fromJson,
+  type JsonValue,
+  type MessageShape,
+  type Registry,
+} from "@bufbuild/protobuf";
 import { invalidArgument } from "@toolplane/framework";
 import { checkMessageJson } from "./check-message.ts";
 import { checkRules, type RuleWarning } from "./validate-rules.ts";

@@ -34,6 +34,10 @@ export class Violations {
     return violations.#found;
   }
 
+  get isEmpty(): boolean {
+    return this.#found.length === 0;
+  }
+
   /** Checks a part of the value; what is wrong with it is reported under its path. */
   within(part: Segment | readonly Segment[], check: () => void): void {
     const depth = this.#path.length;
