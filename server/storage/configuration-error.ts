@@ -16,8 +16,3 @@ export function storageConfigurationError(
     cause,
   });
 }
-
-/** Whether an error of `node:fs` says that something does not exist. */
-export function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
-}

@@ -1,6 +1,7 @@
 import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import pg from "pg";
+import { codeOf } from "./error-code.ts";
 
 /**
  * Translates what goes wrong between us and PostgreSQL into errors that a caller can act upon. Errors that say something
@@ -110,8 +111,5 @@ function isConnectionError(error: unknown): error is Error {
   if (!(error instanceof Error)) {
     return false;
   }
-  const code = "code" in error ? error.code : undefined;
-  return (
-    (typeof code === "string" && connectionErrorCodes.has(code)) || connectionErrorText.test(error.message)
-  );
+  return connectionErrorCodes.has(codeOf(error) ?? "") || connectionErrorText.test(error.message);
 }

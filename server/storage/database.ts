@@ -146,8 +146,7 @@ class OpenDatabase implements Database {
   }
 
   async #close(): Promise<void> {
-    await this.#listener.close();
-    await this.#within(CLOSE_TIMEOUT_MS, this.#pool.end(), () =>
+    await this.#within(CLOSE_TIMEOUT_MS, Promise.all([this.#listener.close(), this.#pool.end()]), () =>
       this.#logger.warn("closing the database although statements still run"),
     );
     await this.#server?.stop();

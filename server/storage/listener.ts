@@ -29,6 +29,8 @@ export class Listener {
   #client: pg.Client | undefined;
   #connecting: Promise<pg.Client> | undefined;
   #cancelTimer: () => void = () => undefined;
+  /** Whether notifications may have been missed since a connection was lost. */
+  #missed = false;
   #closed = false;
 
   constructor(config: pg.ClientConfig, logger: Logger, clock: Clock) {
@@ -97,13 +99,22 @@ export class Listener {
     client.on("error", (error) => this.#lose(client, error));
     client.on("end", () => this.#lose(client));
     client.on("notification", ({ channel, payload }) => this.#deliver(channel, payload ?? ""));
-    await client.connect();
-    const channels = [...this.#subscriptions.keys()].map((name) => `listen ${pg.escapeIdentifier(name)}`);
-    if (channels.length > 0) {
-      await client.query(channels.join(";"));
+    try {
+      await client.connect();
+      const channels = [...this.#subscriptions.keys()].map((name) => `listen ${pg.escapeIdentifier(name)}`);
+      if (channels.length > 0) {
+        await client.query(channels.join(";"));
+      }
+    } catch (error) {
+      void client.end().catch(() => undefined); // the first error is the one to tell
+      throw error;
     }
     this.#client = client;
     this.#scheduleHeartbeat(client);
+    if (this.#missed) {
+      this.#missed = false;
+      this.#reconnected();
+    }
     return client;
   }
 
@@ -132,6 +143,7 @@ export class Listener {
     if (this.#closed) {
       return;
     }
+    this.#missed = true;
     this.#logger.warn({ err: error }, "lost the connection that notifications come over; reconnecting");
     void client.end().catch(() => undefined); // it is lost
     this.#reconnectAfter(MIN_RECONNECT_DELAY_MS);
@@ -139,15 +151,12 @@ export class Listener {
 
   #reconnectAfter(delay: number): void {
     this.#cancelTimer = this.#clock.after(delay, () => {
-      this.#connect().then(
-        () => this.#reconnected(),
-        (error: unknown) => {
-          if (!this.#closed) {
-            this.#logger.debug({ err: error }, "cannot listen for notifications yet");
-            this.#reconnectAfter(Math.min(delay * 2, MAX_RECONNECT_DELAY_MS));
-          }
-        },
-      );
+      this.#connect().catch((error: unknown) => {
+        if (!this.#closed) {
+          this.#logger.debug({ err: error }, "cannot listen for notifications yet");
+          this.#reconnectAfter(Math.min(delay * 2, MAX_RECONNECT_DELAY_MS));
+        }
+      });
     });
   }
 

@@ -1,4 +1,4 @@
-import { rm } from "node:fs/promises";
+import { rmdir } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
@@ -6,6 +6,7 @@ import pg from "pg";
 import type { Logger } from "pino";
 import { storageConfigurationError } from "./configuration-error.ts";
 import { databaseUnavailable, diskFull, endsSession, toDatabaseError } from "./database-error.ts";
+import { codeOf } from "./error-code.ts";
 import { findBinaries, reachableBinaries } from "./private/binaries.ts";
 import { ensureCluster, ROLE, removeUnfinishedClusters } from "./private/cluster.ts";
 import { locate, prepareSocketDir } from "./private/location.ts";
@@ -68,21 +69,44 @@ export interface PrivatePostgresOptions {
  * can neither be lost nor left behind.
  */
 export async function startPrivatePostgres(options: PrivatePostgresOptions): Promise<PrivatePostgres> {
-  const location = await locate(options.dataDir);
+  const { location, binaries, socketDir } = await prepare(options).catch((error: unknown) => {
+    throw explainFileError(error, options.dataDir);
+  });
   const { cluster, identity, logFile } = location;
-  const binaries = await reachableBinaries(
-    findBinaries(),
-    identity,
-    options.systemDir ?? "/var/lib/toolplane",
-  );
-  await ensureCluster(location, binaries);
-  const running = await readPidFile(cluster);
-  const socketDir = running?.socketDir ?? (await prepareSocketDir(cluster, identity));
   const postmaster = { binaries, cluster, socketDir, logFile, identity };
   const server = new Server(postmaster, location.dataDir, options.logger, options.clock);
   await server.start();
-  await removeUnfinishedClusters(location);
+  await removeUnfinishedClusters(location, options.logger);
   return server;
+}
+
+async function prepare(options: PrivatePostgresOptions) {
+  const location = await locate(options.dataDir);
+  const { cluster, identity } = location;
+  const systemDir = options.systemDir ?? "/var/lib/toolplane";
+  const binaries = await reachableBinaries(findBinaries(), identity, systemDir);
+  await ensureCluster(location, binaries);
+  // A running server may have been started by a process that has another folder for temporary files.
+  const file = await readPidFile(cluster);
+  const running = file !== undefined && (await isPostmasterOf(file.pid, cluster));
+  const socketDir = running ? file.socketDir : await prepareSocketDir(cluster, identity);
+  return { location, binaries, socketDir };
+}
+
+function explainFileError(error: unknown, dataDir: string): unknown {
+  const code = codeOf(error);
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return diskFull(error);
+  }
+  if (code !== undefined && ["EACCES", "EEXIST", "ENOTDIR", "EPERM", "EROFS"].includes(code)) {
+    return storageConfigurationError(
+      "DATA_DIRECTORY_UNUSABLE",
+      "TOOLPLANE_DATA_DIR",
+      `data directory ${dataDir} cannot be created or written to (${code}); set TOOLPLANE_DATA_DIR to another folder`,
+      error,
+    );
+  }
+  return error;
 }
 
 class Server implements PrivatePostgres {
@@ -125,7 +149,9 @@ class Server implements PrivatePostgres {
       await this.#shutDown(running.pid);
     }
     if (socketDir !== cluster) {
-      await rm(socketDir, { recursive: true, force: true });
+      await rmdir(socketDir).catch((error: unknown) =>
+        this.#logger.warn({ err: error, socketDir }, "cannot remove the folder of PostgreSQL's socket"),
+      );
     }
   }
 
@@ -317,11 +343,10 @@ function isTransient(error: unknown): boolean {
     // It starts or stops, or sessions of a killed owner still take up the connections.
     return error.code?.startsWith("57P") === true || error.code === "53300";
   }
-  const denied = error instanceof Error && "code" in error && error.code === "EACCES";
-  return !denied && endsSession(error);
+  return codeOf(error) !== "EACCES" && endsSession(error);
 }
 
 function isNobodyListening(error: unknown): boolean {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const code = codeOf(error);
   return code === "ENOENT" || code === "ECONNREFUSED";
 }

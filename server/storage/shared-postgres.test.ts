@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
@@ -34,6 +35,7 @@ beforeAll(async () => {
   await client.query("select pg_reload_conf()");
   await client.end();
   mute = createServer().listen(0, "127.0.0.1");
+  await once(mute, "listening");
 });
 
 afterAll(async () => {
@@ -91,6 +93,7 @@ describe("a database URL", () => {
 
   it("is refused when nothing listens", async () => {
     const free = createServer().listen(0, "127.0.0.1");
+    await once(free, "listening");
     const address = free.address();
     const port = typeof address === "object" ? address?.port : 0;
     await new Promise((resolve) => free.close(resolve));

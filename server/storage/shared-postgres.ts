@@ -1,5 +1,6 @@
 import pg from "pg";
 import { storageConfigurationError } from "./configuration-error.ts";
+import { codeOf } from "./error-code.ts";
 
 const VARIABLE = "TOOLPLANE_DATABASE_URL";
 
@@ -17,7 +18,7 @@ export function parseDatabaseUrl(url: string): pg.ClientConfig {
   try {
     new pg.Client(config);
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : "";
+    const code = codeOf(error);
     throw storageConfigurationError(
       "DATABASE_URL_INVALID",
       VARIABLE,
@@ -37,9 +38,7 @@ export function explainConnectError(error: unknown, config: pg.ClientConfig): Er
   const fail = (reason: string, message: string) =>
     storageConfigurationError(reason, VARIABLE, `${VARIABLE}: ${message}`, error);
   const text = error instanceof Error ? error.message : String(error);
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-
-  switch (code) {
+  switch (codeOf(error)) {
     case "28P01":
     case "28000":
       return fail("DATABASE_LOGIN_REFUSED", `${place} refuses user "${user}" or its password`);

@@ -1,4 +1,5 @@
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { basename, dirname, extname, join } from "node:path";
 import { storageConfigurationError } from "../configuration-error.ts";
@@ -44,7 +45,7 @@ export async function reachableBinaries(
   );
   const copy = binariesIn(join(systemDir, `postgresql-${manifest.version}`));
   try {
-    if (!(await exists(copy.root))) {
+    if (!existsSync(copy.root)) {
       await copyPrograms(binaries.root, copy.root);
     }
   } catch (error) {
@@ -76,7 +77,7 @@ async function copyPrograms(from: string, to: string): Promise<void> {
   } catch (error) {
     await rm(work, { recursive: true, force: true });
     // Another process may have been faster.
-    if (!(await exists(to))) {
+    if (!existsSync(to)) {
       throw error;
     }
   }
@@ -93,11 +94,4 @@ function unreachable(binaries: Binaries, identity: Identity, cause?: unknown): E
 
 function binariesIn(root: string): Binaries {
   return { root, initdb: join(root, "bin", "initdb"), postgres: join(root, "bin", "postgres") };
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }

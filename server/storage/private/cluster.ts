@@ -1,5 +1,7 @@
-import { chown, mkdtemp, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { chown, mkdtemp, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { Logger } from "pino";
 import { storageConfigurationError } from "../configuration-error.ts";
 import { diskFull } from "../database-error.ts";
 import type { Binaries } from "./binaries.ts";
@@ -16,7 +18,7 @@ const INITDB_TIMEOUT_MS = 120_000;
  * half-way leaves nothing that looks like a cluster. Of several processes that do this at once, one wins.
  */
 export async function ensureCluster(location: Location, binaries: Binaries): Promise<void> {
-  if (await exists(location.cluster)) {
+  if (existsSync(location.cluster)) {
     return;
   }
   const work = await mkdtemp(workPrefix(location));
@@ -30,18 +32,22 @@ export async function ensureCluster(location: Location, binaries: Binaries): Pro
     await folder.sync().finally(() => folder.close());
   } catch (error) {
     await rm(work, { recursive: true, force: true });
-    if (!(await exists(location.cluster))) {
+    if (!existsSync(location.cluster)) {
       throw error;
     }
   }
 }
 
 /** Removes what processes that were killed half-way left. Only the owner of the data directory may do this. */
-export async function removeUnfinishedClusters(location: Location): Promise<void> {
+export async function removeUnfinishedClusters(location: Location, logger: Logger): Promise<void> {
   const prefix = basename(workPrefix(location));
   for (const name of await readdir(location.dataDir)) {
     if (name.startsWith(prefix)) {
-      await rm(join(location.dataDir, name), { recursive: true, force: true });
+      const path = join(location.dataDir, name);
+      await rm(path, { recursive: true, force: true }).catch((error: unknown) =>
+        // The program that was creating it may still be at it. The next start tries again.
+        logger.warn({ err: error, path }, "cannot remove an unfinished PostgreSQL cluster"),
+      );
     }
   }
 }
@@ -95,12 +101,5 @@ function initdbFailure(location: Location, output: string): Error {
     "TOOLPLANE_DATA_DIR",
     `the private PostgreSQL could not be created in ${location.dataDir}: ${reason}`,
     new Error(output),
-  );
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
   );
 }

@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { chown, lstat, mkdir, realpath, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { isMissing, storageConfigurationError } from "../configuration-error.ts";
+import { storageConfigurationError } from "../configuration-error.ts";
+import { codeOf } from "../error-code.ts";
 
 /** A user and group to run programs as. */
 export interface Identity {
@@ -97,7 +98,7 @@ export async function prepareSocketDir(cluster: string, identity: Identity | und
   const created = await mkdir(path, { mode: 0o700 }).then(
     () => true,
     (error: unknown) => {
-      if (error instanceof Error && "code" in error && error.code === "EEXIST") {
+      if (codeOf(error) === "EEXIST") {
         return false;
       }
       throw error;
@@ -128,7 +129,7 @@ async function ownerOf(path: string): Promise<Identity | undefined> {
   try {
     return await stat(path);
   } catch (error) {
-    if (isMissing(error)) {
+    if (codeOf(error) === "ENOENT") {
       return undefined;
     }
     throw error;

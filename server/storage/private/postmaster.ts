@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { open, readFile, rename, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { isMissing } from "../configuration-error.ts";
+import { codeOf } from "../error-code.ts";
 import type { Binaries } from "./binaries.ts";
 import { clusterArgument, digestOf, type Identity } from "./location.ts";
 import { explainSpawnError, startProgram } from "./programs.ts";
@@ -128,7 +128,7 @@ export interface PidFile {
 /** Lines of `postmaster.pid`: https://github.com/postgres/postgres/blob/REL_18_STABLE/src/include/utils/pidfile.h */
 export async function readPidFile(cluster: string): Promise<PidFile | undefined> {
   const text = await readFile(join(cluster, "postmaster.pid"), "utf8").catch((error: unknown) => {
-    if (isMissing(error)) {
+    if (codeOf(error) === "ENOENT") {
       return "";
     }
     throw error;

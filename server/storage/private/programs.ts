@@ -1,5 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { storageConfigurationError } from "../configuration-error.ts";
+import { databaseUnavailable } from "../database-error.ts";
+import { codeOf } from "../error-code.ts";
 import type { Identity } from "./location.ts";
 
 /** Nothing of our own environment: `PGPORT` and the like would change what the programs do. */
@@ -26,8 +29,11 @@ export function startProgram(file: string, args: readonly string[], options: Pro
 
 /** Explains why a program could not be started at all. */
 export function explainSpawnError(error: unknown, options: ProgramOptions): unknown {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const code = codeOf(error);
   const advice = "or set TOOLPLANE_DATABASE_URL to use another PostgreSQL";
+  if (code === "ENOENT" && !existsSync(options.cwd)) {
+    return databaseUnavailable(`${options.cwd}, which the database is kept in, does not exist`, error);
+  }
   if (code === "ENOENT") {
     // The file is there, so it is the loader that it names which is not.
     return storageConfigurationError(
