@@ -1,4 +1,5 @@
-import { ExitCode, exitCodeOf } from "./exit-code.ts";
+import type { DomainError } from "@toolplane/framework";
+import { ExitCode } from "./exit-code.ts";
 import type { ErrorReport } from "./output/error-report.ts";
 import { printable, wrap } from "./output/text-width.ts";
 import type { Terminal } from "./terminal.ts";
@@ -33,10 +34,19 @@ async function describe(terminal: Terminal, url: string | undefined, reason: unk
   const { ConnectError } = await import("@connectrpc/connect");
   if (reason instanceof ConnectError && url !== undefined) {
     const { describeError } = await import("./output/error-report.ts");
-    return describeError(reason, url, exitCodeOf(reason.code));
+    return describeError(reason, url);
+  }
+  if (isDomainError(reason)) {
+    const { describeDomainError } = await import("./output/error-report.ts");
+    return describeDomainError(reason);
   }
   const message = printable(reason instanceof Error ? reason.message : String(reason));
   return { exitCode: ExitCode.failure, code: "failure", message, lines: [], hints: [] };
+}
+
+/** A bundled server brings a class of its own, so it is known by its name. */
+function isDomainError(reason: unknown): reason is DomainError {
+  return reason instanceof Error && reason.name === "DomainError" && "init" in reason;
 }
 
 function formatReport({ paintErr, io }: Terminal, report: ErrorReport): string {

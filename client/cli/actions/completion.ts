@@ -4,8 +4,8 @@ import { type Candidate, type Completion, complete } from "../completion/candida
 import { completionScript } from "../completion/scripts.ts";
 import type { Context } from "../context.ts";
 import { firstSentence } from "../output/format.ts";
-import { propertiesOf, resolveSchema } from "../output/schema-rows.ts";
 import { oneLine } from "../output/text-width.ts";
+import { propertiesOf, resolveSchema } from "../schema/json-schema.ts";
 
 /** How long a shell waits for names from the server, in milliseconds. */
 const NAMES_TIMEOUT_MS = 1_000;
@@ -53,7 +53,7 @@ async function namesFromServer(context: Context, completion: Completion): Promis
         const schema = tool?.inputSchema ?? {};
         const given = new Set(completion.operands.slice(1).map((word) => word.split(/:?=/, 1)[0]));
         return starting(
-          Object.entries(propertiesOf(resolveSchema(schema, schema), schema))
+          [...propertiesOf(resolveSchema(schema, schema), schema)]
             .filter(([name]) => !given.has(name))
             .map(([name, { description }]) => ({
               value: `${name}=`,

@@ -4,12 +4,12 @@ import { Idempotency, type Tool } from "@toolplane/gen/toolplane/registry/v1/too
 import type { ShowToolOptions } from "../commands/tools.ts";
 import type { Context } from "../context.ts";
 import { renderColumns } from "../output/columns.ts";
-import { exampleCall } from "../output/example-call.ts";
 import { renderFacts, section } from "../output/facts.ts";
 import { formatDuration } from "../output/format.ts";
-import { schemaRows } from "../output/schema-rows.ts";
 import { answersWithStream, streamingName, takesStream, toolKindName } from "../output/states.ts";
 import { oneLine, printable, wrap } from "../output/text-width.ts";
+import { exampleCall } from "../schema/example-call.ts";
+import { schemaRows } from "../schema/schema-rows.ts";
 
 export async function showTool(context: Context, name: string, options: ShowToolOptions): Promise<undefined> {
   const { registry } = await context.connect();
@@ -74,10 +74,10 @@ function renderSchema(context: Context, schema: JsonObject | undefined, isInput:
       { title: isInput ? "REQUIRED" : "" },
       { title: "DESCRIPTION", minWidth: 24 },
     ],
-    rows.map(({ path, type, required, description }) => [
+    rows.map(({ path, type, need, description }) => [
       { text: path, style: paint.bold },
       { text: type, style: paint.cyan },
-      isInput && required ? "required" : "",
+      isInput ? need : "",
       description,
     ]),
     context.columns("  "),

@@ -12,6 +12,7 @@ export interface CallOptions {
 export function addCallCommand(program: Command, run: Run): void {
   program
     .command("call")
+    .summary("call a tool")
     .description(
       "Calls a tool and prints its result; results of a tool that streams are printed as they come.\n" +
         "Arguments are JSON, @file, - for stdin, or pairs: key=text, key:=json, key=@file, key:=@file.json,\n" +

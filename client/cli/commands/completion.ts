@@ -10,6 +10,7 @@ export type Shell = (typeof SHELLS)[number];
 export function addCompletionCommands(program: Command, run: Run): void {
   program
     .command("completion")
+    .summary("print a script that completes commands")
     .description("Prints a script that completes commands, options, and the names of services and tools.")
     .addArgument(new Argument("<shell>", "which shell").choices(SHELLS))
     .addHelpText(

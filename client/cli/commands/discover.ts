@@ -6,6 +6,7 @@ export function addDiscoverCommand(program: Command, run: Run): void {
   addSourceOptions(
     program
       .command("discover")
+      .summary("show the tools that a server offers")
       .description(
         "Shows the tools that a server offers, without keeping it: it is registered for a moment and removed again.\n" +
           "An address with a path is taken for a UTCP manual, any other for a server with gRPC reflection.",

@@ -12,6 +12,7 @@ export function addHealthCommand(program: Command, run: Run): void {
   addServiceFilter(
     program
       .command("health")
+      .summary("check the health of services")
       .description(
         "Checks the health of services now, or shows past checks. Exits with 1 when one is unhealthy.",
       )

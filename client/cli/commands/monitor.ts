@@ -6,6 +6,7 @@ export function addMonitorCommand(program: Command, run: Run): void {
   addServiceFilter(
     program
       .command("monitor")
+      .summary("show services and their health live")
       .description(
         "Shows services, their health and their changes live; q ends it. In a pipe: one line an event.",
       )

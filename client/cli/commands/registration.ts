@@ -36,6 +36,7 @@ export function addRegistrationCommands(program: Command, run: Run): void {
   addSourceOptions(
     program
       .command("register")
+      .summary("register a service at an address")
       .description("Registers a service at an address and shows the tools that it offers.")
       .argument("<name>", "a name of your choice; the names of the tools start with it")
       .argument("<address>", "host:port, http://host:port or https://host:port"),
@@ -67,6 +68,7 @@ export function addRegistrationCommands(program: Command, run: Run): void {
 
   program
     .command("deregister")
+    .summary("remove a service or one instance")
     .description("Removes a service with all of its instances, or one instance.")
     .argument("[service]", "the name of the service")
     .option("--instance <id>", "remove only this instance")

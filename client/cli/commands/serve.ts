@@ -11,6 +11,7 @@ export interface ServeOptions {
 export function addServeCommand(program: Command, run: Run): void {
   program
     .command("serve")
+    .summary("start the server")
     .description("Starts the server. It runs until it is interrupted.")
     .option("--listen <host:port>", "where to listen (TOOLPLANE_LISTEN, else 127.0.0.1:7400)")
     .option("--data-dir <path>", "where the private PostgreSQL lives (TOOLPLANE_DATA_DIR, else .toolplane)")

@@ -84,6 +84,7 @@ export function addServicesCommands(program: Command, run: Run): void {
 
   program
     .command("refresh")
+    .summary("learn a service's tools again")
     .description("Learns a service's tools again and shows what changed.")
     .argument("<service>", "the name of the service")
     .option("--environment <name>", "its environment (default)")

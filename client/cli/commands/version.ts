@@ -8,6 +8,7 @@ export interface VersionOptions {
 export function addVersionCommand(program: Command, run: Run): void {
   program
     .command("version")
+    .summary("show the versions of command and server")
     .description(
       "Shows the versions of this command and of the server. Exits with 4 when the server does not answer.",
     )

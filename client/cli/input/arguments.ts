@@ -1,6 +1,6 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import type { Io } from "../io.ts";
-import { propertiesOf, resolveSchema } from "../output/schema-rows.ts";
+import { alternativesOf, propertiesOf, resolveSchema, typesOf } from "../schema/json-schema.ts";
 import { UsageError } from "../usage-error.ts";
 import { isJsonObject, parseJson, parseJsonObject } from "./json-text.ts";
 import { readLines, readText } from "./read.ts";
@@ -84,31 +84,39 @@ async function readPairs(words: readonly string[], schema: JsonObject, io: Io): 
     const text = value.startsWith("@") ? await readText(value.slice(1), io) : value;
     const path = key.split(".");
     const target = schemaAt(path, schema);
-    const isList = target["type"] === "array";
+    const isList = typesOf(target).includes("array");
     const parsed =
       operator === ":="
         ? parseJson(text, `The value of ${key}`)
-        : coerce(text, isList ? resolveSchema(target["items"], schema) : target);
+        : coerce(text, isList ? resolveSchema(target["items"], schema) : target, schema);
     put(result, path, parsed, isList && operator === "=", word);
   }
   return result;
 }
 
 /** Text as the type that the schema asks for; text that is no such value stays text, and the server says what is wrong. */
-function coerce(text: string, schema: JsonObject): JsonValue {
-  const types = Array.isArray(schema["type"]) ? schema["type"] : [schema["type"]];
-  if (types.includes("string")) return text;
+function coerce(text: string, schema: JsonObject, root: JsonObject): JsonValue {
+  const forms = alternativesOf(schema, root);
+  // Numbers have forms as text too, such as "NaN"; those are limited to a list or a pattern.
+  const takesAnyText = forms.some(
+    (form) => typesOf(form).includes("string") && !("enum" in form) && !("pattern" in form),
+  );
+  if (takesAnyText) return text;
+  const types = forms.flatMap(typesOf);
   if (types.includes("boolean") && (text === "true" || text === "false")) return text === "true";
-  if (types.includes("integer") || types.includes("number")) {
-    return /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/.test(text) ? parseJson(text, "The number") : text;
+  if ((types.includes("integer") || types.includes("number")) && NUMBER.test(text)) {
+    return parseJson(text, "The number");
   }
   if (types.includes("object") && /^\s*\{/.test(text)) return parseJson(text, "The object");
   return text;
 }
 
+/** A number as JSON writes it. */
+const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
+
 function schemaAt(path: readonly string[], root: JsonObject): JsonObject {
   let schema = resolveSchema(root, root);
-  for (const name of path) schema = resolveSchema(propertiesOf(schema, root)[name], root);
+  for (const name of path) schema = resolveSchema(propertiesOf(schema, root).get(name), root);
   return schema;
 }
 

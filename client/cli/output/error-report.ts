@@ -1,4 +1,6 @@
 import { Code, type ConnectError } from "@connectrpc/connect";
+import { codeToString } from "@connectrpc/connect/protocol-connect";
+import type { DomainError } from "@toolplane/framework";
 import {
   BadRequestSchema,
   ErrorInfoSchema,
@@ -7,6 +9,7 @@ import {
   QuotaFailureSchema,
   RetryInfoSchema,
 } from "@toolplane/gen/google/rpc/error_details_pb.js";
+import { exitCodeOf } from "../exit-code.ts";
 import { formatDuration } from "./format.ts";
 import { printable, textWidth } from "./text-width.ts";
 
@@ -27,26 +30,29 @@ export interface ErrorReport {
 }
 
 /** Puts an error of an RPC, with all that its details say, into words. */
-export function describeError(error: ConnectError, url: string, exitCode: number): ErrorReport {
+export function describeError(error: ConnectError, url: string): ErrorReport {
+  const exitCode = exitCodeOf(error.code);
   const cause = connectionProblem(error);
-  if (cause !== undefined) return unreachable(url, cause, exitCode);
-  const info = error.findDetails(ErrorInfoSchema)[0];
-  const correlationId = error.metadata.get("x-correlation-id") ?? undefined;
-  const violations = error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
-  const conditions = error.findDetails(PreconditionFailureSchema).flatMap((detail) => detail.violations);
-  const quotas = error.findDetails(QuotaFailureSchema).flatMap((detail) => detail.violations);
-  const isInternal =
-    error.code === Code.Internal || error.code === Code.Unknown || error.code === Code.DataLoss;
+  if (cause !== undefined) return unreachable(url, cause);
+  const infos = error.findDetails(ErrorInfoSchema);
+  // A backend's own details come first; the server adds where they come from.
+  const ours = infos.find(({ domain }) => domain === "toolplane");
+  const reason = (ours?.reason === "BACKEND_ERROR" ? infos[0] : ours)?.reason;
+  const correlationId = error.metadata.get("x-correlation-id") ?? ours?.metadata["correlation_id"];
+  const fields = error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
+  const conditions = [
+    ...error.findDetails(PreconditionFailureSchema).flatMap(({ violations }) => violations),
+    ...error.findDetails(QuotaFailureSchema).flatMap(({ violations }) => violations),
+  ];
   return {
     exitCode,
-    code: codeName(error.code),
-    ...(info?.reason && { reason: info.reason }),
-    message: headline(error, violations),
+    code: codeToString(error.code),
+    ...(reason && { reason }),
+    message: fields.length > 0 ? fieldsHeadline(fields) : sentence(error.rawMessage, error.code),
     lines: [
-      ...aligned(violations.map(({ field, description }) => [field || "request", description])),
+      ...aligned(fields.map(({ field, description }) => [field, description])),
       ...aligned(conditions.map(({ subject, description }) => [subject, description])),
-      ...aligned(quotas.map(({ subject, description }) => [subject, description])),
-      ...origin(info?.metadata ?? {}),
+      ...(ours?.reason === "BACKEND_ERROR" ? [origin(ours.metadata)] : []),
     ],
     hints: [
       ...error
@@ -55,18 +61,29 @@ export function describeError(error: ConnectError, url: string, exitCode: number
       ...error
         .findDetails(HelpSchema)
         .flatMap(({ links }) => links.map((link) => printable(`${link.description}: ${link.url}`))),
-      ...advice(error),
-      ...(isInternal && correlationId !== undefined
+      ...advice(error, infos.length > 0),
+      ...(isOurFault(error.code) && correlationId && !error.rawMessage.includes(correlationId)
         ? [`The server's log has more under the correlation id ${printable(correlationId)}.`]
         : []),
     ],
-    ...(correlationId !== undefined && { correlationId }),
+    ...(correlationId && { correlationId }),
   };
 }
 
-/** `not_found`, as the Connect protocol writes codes. */
-export function codeName(code: Code): string {
-  return (Code[code] ?? "unknown").replaceAll(/(?<=[a-z])[A-Z]/g, (letter) => `_${letter}`).toLowerCase();
+/** Puts an error into words that a server in this process has thrown while it started. */
+export function describeDomainError({ init }: DomainError): ErrorReport {
+  const { code, reason, message, fields = [], preconditions = [] } = init;
+  return {
+    exitCode: exitCodeOf(code),
+    code: codeToString(code),
+    reason,
+    message: fields.length > 0 ? "The configuration is not valid" : sentence(message, code),
+    lines: [
+      ...aligned(fields.map(({ field, description }) => [field, description])),
+      ...aligned(preconditions.map(({ subject, description }) => [subject, description])),
+    ],
+    hints: [],
+  };
 }
 
 /** Why the server could not even be asked, or undefined when the error comes from a server. */
@@ -99,10 +116,10 @@ function connectionProblem(error: ConnectError): string | undefined {
   return undefined;
 }
 
-function unreachable(url: string, cause: string, exitCode: number): ErrorReport {
+function unreachable(url: string, cause: string): ErrorReport {
   return {
-    exitCode,
-    code: "unavailable",
+    exitCode: exitCodeOf(Code.Unavailable),
+    code: codeToString(Code.Unavailable),
     reason: "SERVER_UNREACHABLE",
     message: `Cannot reach the Toolplane server at ${url}: ${cause}`,
     lines: [],
@@ -113,40 +130,44 @@ function unreachable(url: string, cause: string, exitCode: number): ErrorReport 
   };
 }
 
-/** The server's message; where every part of it is shown as a field anyway, what they have in common. */
-function headline(error: ConnectError, violations: readonly { field: string }[]): string {
-  if (violations.length === 0) return capitalised(printable(error.rawMessage)) || codeName(error.code);
-  if (violations.every(({ field }) => /^(call\.)?argument/.test(field))) return "The arguments are not valid";
-  return "The request is not valid";
+/** What fields that are wrong have in common; each of them is shown below. */
+function fieldsHeadline(fields: readonly { field: string }[]): string {
+  const areArguments = fields.every(({ field }) => /^(call\.)?argument/.test(field));
+  return areArguments ? "The arguments are not valid" : "The request is not valid";
 }
 
 /** Which service and instance an error comes from. */
-function origin(metadata: Readonly<Record<string, string>>): string[] {
-  const { service, instance, instance_id: instanceId = instance } = metadata;
-  if (!service) return [];
-  return [printable(`From service ${service}${instanceId ? `, instance ${instanceId}` : ""}`)];
+function origin({ service, version, instance_id }: Readonly<Record<string, string>>): string {
+  return printable(
+    ["From", service, version, instance_id && `(instance ${instance_id})`].filter(Boolean).join(" "),
+  );
 }
 
-function advice(error: ConnectError): string[] {
+function advice(error: ConnectError, saysWhy: boolean): string[] {
   switch (error.code) {
     case Code.Unauthenticated:
       return ["Name a token: --token or TOOLPLANE_TOKEN"];
     case Code.DeadlineExceeded:
       return ["Allow more time: --timeout 2m"];
     case Code.Unimplemented:
-      return error.findDetails(ErrorInfoSchema).length === 0
-        ? ["Is this a Toolplane server, and as new as this command? See: toolplane version"]
-        : [];
+      return saysWhy
+        ? []
+        : ["Is this a Toolplane server, and as new as this command? See: toolplane version"];
     default:
       return [];
   }
 }
 
-function aligned(rows: readonly (readonly [string, string])[]): string[] {
-  const width = Math.max(0, ...rows.map(([name]) => textWidth(name)));
-  return rows.map(([name, text]) => printable(`${name.padEnd(width)}  ${text}`));
+function isOurFault(code: Code): boolean {
+  return code === Code.Internal || code === Code.Unknown || code === Code.DataLoss;
 }
 
-function capitalised(text: string): string {
+function aligned(rows: readonly (readonly [string, string])[]): string[] {
+  const width = Math.max(0, ...rows.map(([name]) => textWidth(name)));
+  return rows.map(([name, text]) => printable(width === 0 ? text : `${name.padEnd(width)}  ${text}`));
+}
+
+function sentence(message: string, code: Code): string {
+  const text = printable(message) || codeToString(code).replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -35,7 +35,7 @@ export function renderService(terminal: Terminal, service: Service): string {
           .join(", "),
       ],
       ...Object.entries(service.metadata).map(([key, value]) => [`  ${key}`, value] as const),
-      ["Registered", formatAge(service.createTime, now)],
+      ["Registered", service.createTime === undefined ? "" : formatAge(service.createTime, now)],
       ["Learnt", formatAge(service.discoverTime, now)],
       ["Digest", service.schemaDigest.slice(0, 12)],
     ]),

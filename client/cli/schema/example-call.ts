@@ -1,0 +1,112 @@
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import { takesStream } from "../output/states.ts";
+import {
+  alternativesOf,
+  choicesOf,
+  listOf,
+  propertiesOf,
+  requiredOf,
+  resolveSchema,
+  typesOf,
+} from "./json-schema.ts";
+
+/** A call of the tool to copy: with its required arguments, or a few where none is required. */
+export function exampleCall(tool: Tool): string {
+  const name = tool.alias || tool.name;
+  const schema = tool.inputSchema ?? {};
+  const args = exampleObject(resolveSchema(schema, schema), schema, 0);
+  if (takesStream(tool.streaming)) return `echo ${quote(JSON.stringify(args))} | toolplane call ${name} -`;
+  const pairs = Object.entries(args).map(([key, value]) => pair(key, value));
+  return ["toolplane call", name, ...pairs].join(" ");
+}
+
+/** How many optional arguments an example shows where none is required. */
+const OPTIONAL_SHOWN = 3;
+
+/** How deep an example goes into nested messages. */
+const MAX_DEPTH = 4;
+
+function exampleObject(schema: JsonObject, root: JsonObject, depth: number): JsonObject {
+  const properties = [...propertiesOf(schema, root)];
+  const needed = new Set([
+    ...requiredOf(schema, root),
+    ...choicesOf(schema, root).flatMap(([first]) => (first === undefined ? [] : [first])),
+  ]);
+  const chosen =
+    needed.size > 0
+      ? properties.filter(([name]) => needed.has(name))
+      : properties.slice(0, depth === 0 ? OPTIONAL_SHOWN : 1);
+  return Object.fromEntries(
+    chosen.map(([name, property]) => [name, exampleValue(resolveSchema(property, root), root, depth)]),
+  );
+}
+
+function exampleValue(whole: JsonObject, root: JsonObject, depth: number): JsonValue {
+  const [schema = whole] = alternativesOf(whole, root);
+  const [example] = listOf(whole["examples"]);
+  const given = whole["const"] ?? schema["const"] ?? example ?? whole["default"];
+  if (given !== undefined) return given;
+  const values = listOf(schema["enum"]);
+  // The zero value of a Protobuf enum rarely says anything.
+  if (values.length > 0)
+    return values.find((value) => !/_UNSPECIFIED$/.test(String(value))) ?? values[0] ?? "";
+  switch (typesOf(schema)[0]) {
+    case "integer":
+    case "number":
+      return exampleNumber(schema);
+    case "boolean":
+      return true;
+    case "array":
+      return depth < MAX_DEPTH ? [exampleValue(resolveSchema(schema["items"], root), root, depth + 1)] : [];
+    case "object":
+      return depth < MAX_DEPTH ? exampleObject(schema, root, depth + 1) : {};
+    default:
+      return exampleString(schema);
+  }
+}
+
+function exampleNumber({ minimum, exclusiveMinimum, maximum }: JsonObject): number {
+  if (typeof minimum === "number" && minimum > 1) return minimum;
+  if (typeof exclusiveMinimum === "number" && exclusiveMinimum >= 1) return exclusiveMinimum + 1;
+  return typeof maximum === "number" && maximum < 1 ? maximum : 1;
+}
+
+const FORMATS: Readonly<Record<string, string>> = {
+  "date-time": "2030-01-31T12:00:00Z",
+  date: "2030-01-31",
+  time: "12:00:00Z",
+  duration: "3.5s",
+  uuid: "00000000-0000-4000-8000-000000000000",
+  email: "someone@example.com",
+  uri: "https://example.com",
+  hostname: "example.com",
+  ipv4: "127.0.0.1",
+  ipv6: "::1",
+};
+
+/** Short texts, so that trying them on a pattern from elsewhere takes no time, whatever the pattern is. */
+const SHORT_TEXTS = ["text", "1", "1.5s", "1.0.0", "/path", "name:80", "A", "12:00:00Z", "2030-01-31"];
+
+function exampleString(schema: JsonObject): string {
+  const { format, pattern, contentEncoding } = schema;
+  if (typeof format === "string" && FORMATS[format] !== undefined) return FORMATS[format];
+  if (contentEncoding === "base64") return "aGVsbG8=";
+  if (typeof pattern !== "string") return "text";
+  try {
+    const expression = new RegExp(pattern, "u");
+    return SHORT_TEXTS.find((text) => expression.test(text)) ?? "text";
+  } catch {
+    // Not an expression of this language; an example need not be perfect.
+    return "text";
+  }
+}
+
+function pair(key: string, value: JsonValue): string {
+  return quote(typeof value === "string" ? `${key}=${value}` : `${key}:=${JSON.stringify(value)}`);
+}
+
+/** Quotes a word for a POSIX shell, where it needs quotes. */
+function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}

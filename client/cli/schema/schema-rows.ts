@@ -1,0 +1,152 @@
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { isJsonObject } from "../input/json-text.ts";
+import {
+  alternativesOf,
+  choicesOf,
+  propertiesOf,
+  requiredOf,
+  resolveSchema,
+  typesOf,
+} from "./json-schema.ts";
+
+/** A field of a message, as a line of a table. */
+export interface SchemaRow {
+  /** From the message's root: `place.lat`, `days[].high`, `labels[key]`. */
+  readonly path: string;
+  /** `string`, `integer (int32)`, `C | F`, `list of object`. */
+  readonly type: string;
+  /** Whether it has to be given: always, or when no other one of its group is. */
+  readonly need: "required" | "one of" | "";
+  readonly description: string;
+}
+
+/** How deep fields are listed at most, and from how many lines on they are listed less deeply. */
+const MAX_DEPTH = 4;
+const MANY_ROWS = 40;
+
+/** The fields that a JSON Schema describes, nested ones below their parents, as deep as it stays readable. */
+export function schemaRows(schema: JsonObject): SchemaRow[] {
+  const root = resolveSchema(schema, schema);
+  for (let depth = MAX_DEPTH; depth > 1; depth--) {
+    const rows = rowsOf(root, schema, "", [root], depth);
+    if (rows.length <= MANY_ROWS) return rows;
+  }
+  return rowsOf(root, schema, "", [root], 1);
+}
+
+function rowsOf(
+  schema: JsonObject,
+  root: JsonObject,
+  prefix: string,
+  above: readonly JsonObject[],
+  depth: number,
+): SchemaRow[] {
+  const required = requiredOf(schema, root);
+  const choices = new Set(choicesOf(schema, root).flat());
+  return [...propertiesOf(schema, root)].flatMap(([name, raw]) => {
+    const property = resolveSchema(raw, root);
+    const row: SchemaRow = {
+      path: `${prefix}${name}`,
+      type: typeName(property, root),
+      need: required.has(name) ? "required" : choices.has(name) ? "one of" : "",
+      description: describe(property),
+    };
+    const [inner, suffix] = innerSchema(property, root);
+    // What stands above itself is a recursive message.
+    const properties = inner["properties"];
+    if (depth === 1 || above.some((each) => each["properties"] === properties)) return [row];
+    return [row, ...rowsOf(inner, root, `${row.path}${suffix}.`, [...above, inner], depth - 1)];
+  });
+}
+
+/** The schema of the messages within a list or a map, and how the path to them goes on. */
+function innerSchema(schema: JsonObject, root: JsonObject): [JsonObject, string] {
+  if ("items" in schema) return [resolveSchema(schema["items"], root), "[]"];
+  if (isJsonObject(schema["additionalProperties"])) {
+    return [resolveSchema(schema["additionalProperties"], root), "[key]"];
+  }
+  return [schema, ""];
+}
+
+/** The type of a value in a few words. */
+function typeName(schema: JsonObject, root: JsonObject, depth = 0): string {
+  const alternatives = alternativesOf(schema, root);
+  // Numbers may also be written as text: what counts is that they are numbers.
+  const numbers = alternatives.filter((each) =>
+    typesOf(each).some((type) => /^(number|integer)$/.test(type)),
+  );
+  const telling = numbers.length > 0 ? numbers : alternatives;
+  return [...new Set(telling.map((each) => singleTypeName(each, root, depth)))].join(" | ");
+}
+
+function singleTypeName(schema: JsonObject, root: JsonObject, depth: number): string {
+  if (schema["const"] !== undefined) return JSON.stringify(schema["const"]);
+  if (Array.isArray(schema["enum"])) return enumName(schema["enum"]);
+  const types = typesOf(schema);
+  if (types.includes("array")) {
+    return depth < 2 ? `list of ${typeName(resolveSchema(schema["items"], root), root, depth + 1)}` : "list";
+  }
+  if (types.includes("object") && isJsonObject(schema["additionalProperties"]) && depth < 2) {
+    return `map of ${typeName(resolveSchema(schema["additionalProperties"], root), root, depth + 1)}`;
+  }
+  const detail = INTEGER_RANGES.get(rangeKey(schema)) ?? schema["format"] ?? schema["contentEncoding"];
+  return (types.join(" | ") || "any") + (typeof detail === "string" ? ` (${detail})` : "");
+}
+
+function enumName(values: readonly JsonValue[]): string {
+  const shown = values
+    .slice(0, 6)
+    .map((value) => (typeof value === "string" ? value : JSON.stringify(value)));
+  const rest = values.length - shown.length;
+  return shown.join(" | ") + (rest > 0 ? ` | … ${rest} more` : "");
+}
+
+/** Bounds that say no more than the type. */
+const INTEGER_RANGES: ReadonlyMap<string, string> = new Map([
+  [`${-(2 ** 31)} ${2 ** 31 - 1}`, "int32"],
+  [`0 ${2 ** 32 - 1}`, "uint32"],
+  [`${-Number.MAX_SAFE_INTEGER} ${Number.MAX_SAFE_INTEGER}`, "int64"],
+  [`0 ${Number.MAX_SAFE_INTEGER}`, "uint64"],
+]);
+
+function rangeKey({ minimum, maximum }: JsonObject): string {
+  return `${minimum} ${maximum}`;
+}
+
+/** Patterns longer than that are for machines. */
+const MAX_PATTERN = 32;
+
+/** The description and what else a value has to obey. */
+function describe(schema: JsonObject): string {
+  const { description, pattern, format } = schema;
+  const isPlainInteger = INTEGER_RANGES.has(rangeKey(schema));
+  const isReadable = typeof pattern === "string" && pattern.length <= MAX_PATTERN && format === undefined;
+  const rules = [
+    ...(isPlainInteger ? [] : [bound("from", schema["minimum"]), bound("up to", schema["maximum"])]),
+    bound("above", schema["exclusiveMinimum"]),
+    bound("below", schema["exclusiveMaximum"]),
+    length("at least", schema["minLength"], "character"),
+    length("at most", schema["maxLength"], "character"),
+    length("at least", schema["minItems"], "item"),
+    length("at most", schema["maxItems"], "item"),
+    isReadable ? `like ${pattern}` : "",
+    schema["default"] === undefined ? "" : `default ${JSON.stringify(schema["default"])}`,
+  ].filter((rule) => rule !== "");
+  return [
+    typeof description === "string" ? description : "",
+    rules.length === 0 ? "" : `(${rules.join(", ")})`,
+    schema["deprecated"] === true ? "(deprecated)" : "",
+  ]
+    .filter((part) => part !== "")
+    .join(" ");
+}
+
+function bound(word: string, value: JsonValue | undefined): string {
+  return typeof value === "number" ? `${word} ${value}` : "";
+}
+
+function length(word: string, value: JsonValue | undefined, unit: string): string {
+  if (typeof value !== "number") return "";
+  if (word === "at least" && value === 1) return "not empty";
+  return `${word} ${value} ${unit}${value === 1 ? "" : "s"}`;
+}
