@@ -1,8 +1,10 @@
-import { systemClock } from "@toolplane/framework";
+import { once } from "node:events";
+import { connect, createServer, type Socket } from "node:net";
 import { sql } from "kysely";
 import { afterEach, describe, expect, it } from "vitest";
+import { createFakeClock } from "../../framework/test-support/fake-clock.ts";
 import type { Database } from "./database.ts";
-import { openTestDatabase } from "./testing.ts";
+import { createTestDatabaseUrl, openTestDatabase } from "./testing.ts";
 
 const open: Database[] = [];
 
@@ -11,7 +13,7 @@ afterEach(async () => {
 });
 
 async function openEmpty(): Promise<Database> {
-  const database = await openTestDatabase({ migrations: [], clock: systemClock });
+  const database = await openTestDatabase({ migrations: [] });
   open.push(database);
   return database;
 }
@@ -82,6 +84,34 @@ describe("listening for notifications", () => {
     }
   });
 
+  it("notices that a network has dropped its connection in silence", async () => {
+    const url = new URL(await createTestDatabaseUrl());
+    const network = await startNetwork(`${url.searchParams.get("host")}/.s.PGSQL.5432`);
+    url.searchParams.set("host", "127.0.0.1");
+    url.searchParams.set("port", String(network.port));
+    const clock = createFakeClock();
+    const database = await openTestDatabase({ url: url.href, migrations: [], clock });
+    open.push(database);
+    let reconnects = 0;
+    await database.listen(
+      "c",
+      () => undefined,
+      () => reconnects++,
+    );
+
+    // A heartbeat that is answered changes nothing.
+    const answers = network.answers();
+    clock.advance(15_000);
+    await expect.poll(() => network.answers()).toBeGreaterThan(answers);
+    await database.ping(); // passes the same way, after that answer
+    network.dropAll();
+    clock.advance(15_000);
+    expect(reconnects).toBe(0);
+    clock.advance(5_025);
+    await expect.poll(() => reconnects).toBe(1);
+    network.close();
+  });
+
   it("refuses a name that PostgreSQL would cut off", async () => {
     const database = await openEmpty();
     await expect(database.listen("x".repeat(64), () => undefined)).rejects.toThrow(/cannot be the name/);
@@ -94,3 +124,34 @@ describe("listening for notifications", () => {
     await expect(database.listen("c", () => undefined)).rejects.toThrow(/being closed/);
   });
 });
+
+/** A way to a server that can go dead without anybody being told. */
+async function startNetwork(socketPath: string) {
+  const connections = new Set<{ readonly near: Socket; readonly far: Socket }>();
+  let answers = 0;
+  const server = createServer((near) => {
+    const far = connect(socketPath);
+    far.on("data", () => answers++);
+    near.pipe(far).pipe(near);
+    connections.add({ near, far });
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  return {
+    port: typeof address === "object" ? address?.port : undefined,
+    answers: () => answers,
+    dropAll() {
+      for (const { near, far } of connections) {
+        near.unpipe(far);
+        far.unpipe(near);
+      }
+    },
+    close() {
+      server.close();
+      for (const { near, far } of connections) {
+        near.destroy();
+        far.destroy();
+      }
+    },
+  };
+}

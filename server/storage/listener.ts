@@ -121,8 +121,10 @@ export class Listener {
   #scheduleHeartbeat(client: pg.Client): void {
     this.#cancelTimer();
     this.#cancelTimer = this.#clock.after(HEARTBEAT_MS, () => {
-      const heartbeat = { text: "select 1", query_timeout: HEARTBEAT_TIMEOUT_MS };
-      client.query(heartbeat).then(
+      this.#cancelTimer = this.#clock.after(HEARTBEAT_TIMEOUT_MS, () =>
+        this.#lose(client, new Error("the database does not answer")),
+      );
+      client.query("select 1").then(
         () => {
           if (this.#client === client) {
             this.#scheduleHeartbeat(client);
