@@ -150,12 +150,14 @@ export function explainReceiveFailure(error: ConnectError): void {
   }
 }
 
-/** The name of the field that could not be parsed; protobuf-es tells the innermost one. */
-function fieldOf(cause: unknown): string {
-  if (!isFieldError(cause)) {
-    return "";
+/** The name of the innermost field that could not be parsed, where protobuf-es tells. */
+function fieldOf(error: unknown): string {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (isFieldError(cause)) {
+      return cause.field().name;
+    }
   }
-  return cause.field().name;
+  return "";
 }
 
 function addDetail<Desc extends DescMessage>(

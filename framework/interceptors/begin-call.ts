@@ -35,12 +35,15 @@ export interface BeginCallOptions {
   readonly quietServices: ReadonlySet<string>;
 }
 
+/** What Connect really hands to a gate: with `abort` it ends each call, once it knows what to answer. */
+type EndableContext = HandlerContext & { abort(reason?: unknown): void };
+
 /**
  * Begins every call, before its body is read: gives it its context, and arranges that its end is logged and reported.
  *
- * Connect aborts the context's signal exactly once at the end of each call, with the error that it is about to send,
- * or without one after success. That makes the signal the only place that sees every failure: those before
- * interceptors run (an unreadable body) and after (an answer that cannot be serialized), and lets them be explained.
+ * Connect calls the context's `abort` with the error that it is about to send. That is the only place to see, and to
+ * explain, the failures before interceptors run (an unreadable body) and after them (an answer that cannot be
+ * serialized).
  */
 export function beginCall(options: BeginCallOptions): (context: HandlerContext) => Promise<void> {
   return async (context) => {
@@ -50,62 +53,77 @@ export function beginCall(options: BeginCallOptions): (context: HandlerContext) 
     const call = createCallContext(context, method, record, options);
     context.values.set(callContextKey, call);
 
-    function end() {
-      const failure = failureOf(context.signal.reason);
-      if (failure instanceof ConnectError) {
-        if (record.stage === "receiving") {
-          explainReceiveFailure(failure);
-        } else if (failure !== record.failure && failure.code === Code.Internal) {
-          become(failure, internalError(failure.rawMessage, call));
-        }
-      } else if (failure !== undefined) {
+    const endable = context as EndableContext;
+    const abort = endable.abort;
+    endable.abort = (reason) => {
+      if (reason instanceof ConnectError) {
+        explain(reason, record, call);
+        record.outcome = reason;
+      } else if (reason !== undefined) {
         // Connect answers "internal error" to whatever is not a ConnectError.
-        call.logger.error({ err: failure }, "a call failed outside of its handler");
+        call.logger.error({ err: reason }, "a call failed outside of its handler");
+        record.outcome = ConnectError.from(reason, Code.Internal);
       }
-      record.stopReading(context.signal.reason);
-      finish(failure === undefined ? "ok" : codeToString(codeOf(failure)), failure);
+      abort(reason);
+    };
+    function onAbort() {
+      const { reason } = context.signal;
+      if (reason instanceof ConnectError) {
+        record.outcome ??= reason;
+      }
+      record.stopReading(reason);
+    }
+    if (context.signal.aborted) {
+      onAbort();
+    } else {
+      context.signal.addEventListener("abort", onAbort, { once: true });
     }
 
-    function finish(code: string, failure: unknown) {
+    record.finish = () => {
+      const { outcome } = record;
       const finished: FinishedCall = {
         method,
         protocol: context.protocolName as FinishedCall["protocol"],
-        code,
+        code: outcome === undefined ? "ok" : codeToString(outcome.code),
         durationMs: options.clock.monotonic() - started,
         correlationId: call.correlationId,
         principal: call.principal,
         peer: call.peer,
       };
+      const quiet = outcome === undefined && options.quietServices.has(context.service.typeName);
+      call.logger[quiet ? "debug" : "info"](
+        {
+          code: finished.code,
+          durationMs: Math.round(finished.durationMs * 1000) / 1000,
+          protocol: finished.protocol,
+          peer: finished.peer,
+          principal: finished.principal.id,
+          ...(outcome === undefined ? {} : { error: outcome.rawMessage }),
+        },
+        "call",
+      );
       options.onCall?.(finished);
-      const line = {
-        code,
-        durationMs: Math.round(finished.durationMs * 1000) / 1000,
-        protocol: finished.protocol,
-        peer: finished.peer,
-        principal: finished.principal.id,
-        ...(failure instanceof ConnectError ? { error: failure.rawMessage } : {}),
-      };
-      const quiet = failure === undefined && options.quietServices.has(context.service.typeName);
-      call.logger[quiet ? "debug" : "info"](line, "call");
-    }
-
-    if (context.signal.aborted) {
-      end();
-    } else {
-      context.signal.addEventListener("abort", end, { once: true });
-    }
+    };
 
     try {
       for (const gate of options.gates) {
         await gate(call, context);
       }
     } catch (error) {
-      const refusal = toConnectError(error, call);
+      record.failure = toConnectError(error, call);
       record.stage = "handling";
-      record.failure = refusal;
-      throw refusal;
+      throw record.failure;
     }
   };
+}
+
+/** Makes an error that did not pass the interceptors fit to be sent. */
+function explain(error: ConnectError, record: CallRecord, call: CallContext): void {
+  if (record.stage === "receiving") {
+    explainReceiveFailure(error);
+  } else if (error !== record.failure && error.code === Code.Internal) {
+    become(error, internalError(new Error(error.rawMessage, { cause: error.cause }), call));
+  }
 }
 
 function createCallContext(
@@ -141,15 +159,6 @@ export function traceContextOf(header: Headers): Pick<CallContext, "traceparent"
   return valid
     ? { traceparent, tracestate: header.get("tracestate") ?? undefined }
     : { traceparent: undefined, tracestate: undefined };
-}
-
-/** Without a reason, AbortController makes one up: that is how Connect reports success. */
-function failureOf(reason: unknown): unknown {
-  return reason instanceof DOMException && reason.name === "AbortError" ? undefined : reason;
-}
-
-function codeOf(failure: unknown): Code {
-  return failure instanceof ConnectError ? failure.code : Code.Internal;
 }
 
 /** Gives an error that is about to be sent the content of another one. */

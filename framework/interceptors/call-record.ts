@@ -6,6 +6,10 @@ export interface CallRecord {
   stage: "receiving" | "handling";
   /** The error that the interceptors decided to send. */
   failure: ConnectError | undefined;
+  /** What the call ends with, as far as is known; undefined: success. */
+  outcome: ConnectError | undefined;
+  /** To be called when the answer is written, or nobody waits for it any more. */
+  finish: () => void;
   /** Names the call in logs and errors. */
   readonly correlationId: string;
   /** The address of the other end of the connection. */

@@ -1,31 +1,38 @@
 import type { Server } from "./serve.ts";
 
+/** The part of a process that signals are about. */
+export interface SignalledProcess {
+  on(signal: NodeJS.Signals, listener: (signal: NodeJS.Signals) => void): unknown;
+  off(signal: NodeJS.Signals, listener: (signal: NodeJS.Signals) => void): unknown;
+  exit(code: number): unknown;
+}
+
 /**
  * Closes a server on SIGINT or SIGTERM and then ends the process; a second signal ends it at once.
  *
- * @param signals where signals come from. Default: the process.
- * @returns stops listening to signals
+ * @returns a function that stops listening to signals
  */
-export function closeOnSignals(server: Pick<Server, "close" | "logger">, signals: NodeJS.Process = process): () => void {
+export function closeOnSignals(server: Server, subject: SignalledProcess = process): () => void {
   let closing = false;
   function onSignal(signal: NodeJS.Signals) {
     if (closing) {
       server.logger.warn({ signal }, "second signal: stopping at once");
-      signals.exit(130);
+      subject.exit(130);
+      return;
     }
     closing = true;
     server.close().then(
-      () => signals.exit(0),
+      () => subject.exit(0),
       (error: unknown) => {
         server.logger.error({ err: error }, "could not close cleanly");
-        signals.exit(1);
+        subject.exit(1);
       },
     );
   }
-  signals.on("SIGINT", onSignal);
-  signals.on("SIGTERM", onSignal);
+  subject.on("SIGINT", onSignal);
+  subject.on("SIGTERM", onSignal);
   return () => {
-    signals.off("SIGINT", onSignal);
-    signals.off("SIGTERM", onSignal);
+    subject.off("SIGINT", onSignal);
+    subject.off("SIGTERM", onSignal);
   };
 }

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { createServer as createHttp1Server } from "node:http";
-import { constants, createServer as createHttp2Server, type ServerHttp2Session } from "node:http2";
+import { createServer as createHttp2Server, type ServerHttp2Session } from "node:http2";
 import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
 import type { Clock } from "../clock.ts";
@@ -30,7 +30,11 @@ export interface ListenerOptions {
 /** One port on which HTTP/1.1 and HTTP/2 are spoken. */
 export interface Listener {
   readonly address: AddressInfo;
-  /** Accepts no more connections, and tells those that are open to go away once their requests are answered. */
+  /**
+   * Accepts no more connections and closes those that are idle. The others are told to go away: HTTP/2 clients by a
+   * GOAWAY. It names the last stream that is answered, so that clients know which requests they may send elsewhere;
+   * nghttp2 takes no streams after any GOAWAY, which rules out the notice in advance of RFC 9113, section 6.8.
+   */
   drain(): void;
   /** Resolves when every connection is closed. */
   closed(): Promise<void>;
@@ -38,13 +42,13 @@ export interface Listener {
   destroy(): void;
 }
 
-/** How long clients get to hear that the connection goes away before it accepts no more streams. */
-const goAwayNoticeMs = 1_000;
-
 export async function listen(options: ListenerOptions): Promise<Listener> {
   const { limits, logger, clock, tls } = options;
   const sockets = new Set<Socket>();
-  const sessions = new Map<ServerHttp2Session, Supervision>();
+  const sessions = new Set<ServerHttp2Session>();
+  /** Connections of which it is not known yet what they speak. */
+  const undecided = new Set<Socket>();
+  let draining = false;
 
   const http1 = createHttp1Server(
     {
@@ -74,12 +78,17 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     options.onRequest,
   );
   http2.on("session", (session) => {
-    sessions.set(session, superviseSession(session, options));
+    sessions.add(session);
     session.once("close", () => sessions.delete(session));
+    superviseSession(session, options);
+    if (draining) {
+      session.close();
+    }
   });
   http2.on("sessionError", (error) => logger.debug({ err: error }, "an HTTP/2 connection failed"));
 
   function accept(socket: Socket, protocol: "h1" | "h2") {
+    undecided.delete(socket);
     if (protocol === "h2") {
       // An HTTP/2 session does not notice by itself that the client has ended the connection.
       socket.allowHalfOpen = false;
@@ -92,7 +101,10 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
   }
   function track(socket: Socket) {
     sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
+    socket.once("close", () => {
+      sockets.delete(socket);
+      undecided.delete(socket);
+    });
     socket.on("error", (error) => logger.debug({ err: error }, "a connection failed"));
   }
 
@@ -101,6 +113,7 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     tls === undefined
       ? createTcpServer(shared, (socket) => {
           track(socket);
+          undecided.add(socket);
           sniffProtocol(socket, clock, limits.headersTimeoutMs, (protocol) => accept(socket, protocol));
         })
       : createTlsServer({
@@ -136,10 +149,14 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     // A TCP server's address is always an object.
     address: server.address() as AddressInfo,
     drain() {
+      draining = true;
       server.close();
       http1.close();
-      for (const supervision of sessions.values()) {
-        supervision.goAway();
+      for (const session of sessions) {
+        session.close();
+      }
+      for (const socket of undecided) {
+        socket.destroy();
       }
     },
     async closed() {
@@ -153,20 +170,11 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
   };
 }
 
-/** What is known about one HTTP/2 connection. */
-interface Supervision {
-  /** Ends the connection once its streams are done, losing no request that is on its way. */
-  goAway(): void;
-}
-
 /**
  * Closes an HTTP/2 connection that has no streams for too long. Activity below that, such as pings or half a header
  * block, does not count.
  */
-function superviseSession(
-  session: ServerHttp2Session,
-  { limits, clock, logger }: ListenerOptions,
-): Supervision {
+function superviseSession(session: ServerHttp2Session, { limits, clock, logger }: ListenerOptions): void {
   let open = 0;
   let cancel = clock.after(limits.headersTimeoutMs, () => {
     logger.debug("an HTTP/2 connection did not introduce itself in time");
@@ -192,27 +200,4 @@ function superviseSession(
     });
   });
   session.once("close", () => cancel());
-
-  return {
-    goAway() {
-      if (session.closed || session.destroyed) {
-        return;
-      }
-      if (open === 0) {
-        session.close();
-        return;
-      }
-      // First a GOAWAY that names no last stream; then, when the client must have read it, the one that does (RFC 9113,
-      // section 6.8). nghttp2 goes on reading in between only while there are streams.
-      session.goaway(constants.NGHTTP2_NO_ERROR, 2 ** 31 - 1);
-      const cancelNotice = clock.after(goAwayNoticeMs, close);
-      function close() {
-        cancelNotice();
-        if (!session.destroyed) {
-          session.close();
-        }
-      }
-      session.ping(close);
-    },
-  };
 }

@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import { constants } from "node:http2";
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
@@ -5,7 +6,7 @@ import type { UniversalHandler, UniversalServerRequest } from "@connectrpc/conne
 import type { Clock } from "../clock.ts";
 import { domainConnectError, withErrorInfo } from "../errors/connect-error.ts";
 import { abortable } from "../interceptors/abortable.ts";
-import { callRecordKey } from "../interceptors/call-record.ts";
+import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
 import type { Logger } from "../logging.ts";
 import { correlationIdHeader, correlationIdOf } from "./correlation-id.ts";
 import type { Cors } from "./cors.ts";
@@ -49,6 +50,8 @@ const lingerMs = 2_000;
 export function createRequestHandler(options: RequestHandlerOptions): RequestHandler {
   const { limits, logger, clock } = options;
   const rpcs = indexByPath(options.rpcs);
+  /** Responses over HTTP/1.1, whose connections outlast them. */
+  const open = new Set<ServerResponse>();
   let running = 0;
   let draining = false;
 
@@ -93,6 +96,15 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
   ): Promise<void> {
     const call = new AbortController();
     const reading = new AbortController();
+    const record: CallRecord = {
+      stage: "receiving",
+      failure: undefined,
+      outcome: undefined,
+      finish: () => {},
+      correlationId,
+      peer: peerOf(request),
+      stopReading: (reason) => reading.abort(reason),
+    };
     response.once("close", () => {
       call.abort(new ConnectError("the caller left", Code.Canceled));
     });
@@ -103,16 +115,26 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
         call.abort(new ConnectError(waited, Code.DeadlineExceeded));
       });
     }
-    let universal: UniversalServerRequest;
+    let head: RequestHead;
     try {
-      universal = universalRequest(request, correlationId, call.signal, reading, limits);
+      head = requestHead(request, limits);
     } catch (error) {
       const malformed = ConnectError.from(error, Code.InvalidArgument);
       refuse(request, response, withErrorInfo(malformed, "MALFORMED_REQUEST"));
       return;
     }
-    const answer = await rpc(universal);
-    await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs });
+    try {
+      const answer = await rpc({
+        ...head,
+        // Leaving the iteration must not destroy the request, which would take the response with it.
+        body: abortable(request.iterator({ destroyOnReturn: false }), reading.signal),
+        signal: call.signal,
+        contextValues: createContextValues().set(callRecordKey, record),
+      });
+      await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs });
+    } finally {
+      record.finish();
+    }
   }
 
   /** Calls back when a body that should end has not ended in time. */
@@ -128,8 +150,15 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
 
   return {
     handle(request, response) {
-      if (draining && !("stream" in response)) {
-        response.shouldKeepAlive = false;
+      if (!("stream" in response)) {
+        response.shouldKeepAlive = !draining && response.shouldKeepAlive;
+        open.add(response);
+        response.once("close", () => {
+          open.delete(response);
+          if (draining) {
+            request.socket.destroySoon();
+          }
+        });
       }
       response.once("finish", () => endUnreadBody(request, clock));
       response.on("error", (error) => logger.debug({ err: error }, "a response failed"));
@@ -152,6 +181,9 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     },
     drain() {
       draining = true;
+      for (const response of open) {
+        response.shouldKeepAlive = false;
+      }
     },
   };
 }
@@ -176,16 +208,11 @@ function overloaded(): ConnectError {
   });
 }
 
-/** Throws when the request cannot be understood. */
-function universalRequest(
-  request: NodeRequest,
-  correlationId: string,
-  signal: AbortSignal,
-  reading: AbortController,
-  limits: ServeLimits,
-): UniversalServerRequest {
+type RequestHead = Pick<UniversalServerRequest, "httpVersion" | "method" | "url" | "header">;
+
+/** What Connect needs to know besides the body. Throws when the request cannot be understood. */
+function requestHead(request: NodeRequest, limits: ServeLimits): RequestHead {
   const method = request.method ?? "";
-  const protocol = rpcProtocol(method, request.headers);
   const secure = "encrypted" in request.socket;
   const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${authorityOf(request)}`);
   if (method === "GET") {
@@ -197,23 +224,8 @@ function universalRequest(
       header.set(name, Array.isArray(value) ? value.join(", ") : value);
     }
   }
-  clampTimeout(header, protocol, limits.maxTimeoutMs);
-  return {
-    httpVersion: request.httpVersion,
-    method,
-    url: url.toString(),
-    header,
-    // Leaving the iteration must not destroy the request, which would take the response with it.
-    body: abortable(request.iterator({ destroyOnReturn: false }), reading.signal),
-    signal,
-    contextValues: createContextValues().set(callRecordKey, {
-      stage: "receiving",
-      failure: undefined,
-      correlationId,
-      peer: peerOf(request),
-      stopReading: (reason) => reading.abort(reason),
-    }),
-  };
+  clampTimeout(header, rpcProtocol(method, request.headers), limits.maxTimeoutMs);
+  return { httpVersion: request.httpVersion, method, url: url.toString(), header };
 }
 
 function authorityOf(request: NodeRequest): string {
