@@ -23,6 +23,9 @@ import type { StoredProblem } from "./tables.ts";
 import { createTarget } from "./target.ts";
 import { encodeToolSet } from "./tool-set.ts";
 
+/** A service keeps at most so many problems, one place being left for the note that its tools are old. */
+const MAX_PROBLEMS = 99;
+
 export interface DiscovererOptions {
   readonly pool: ConnectionPool;
   readonly secrets: SecretResolver;
@@ -41,24 +44,25 @@ export interface Discoverer {
    * Instances of one service that arrive together share one answer; where that fails, each is asked itself.
    */
   discover(key: ServiceKey, spec: ServiceSpec, instance: InstanceSpec): Promise<DiscoveryOutcome>;
+  /** Lets everything that goes on fail, and whatever is asked later. */
+  close(): void;
 }
 
 export function createDiscoverer(options: DiscovererOptions): Discoverer {
   const { clock, logger, timeoutMs, maxTools } = options;
   const running = new Map<string, Promise<DiscoveryOutcome>>();
+  const closing = new AbortController();
 
   async function read(key: ServiceKey, spec: ServiceSpec, instance: InstanceSpec): Promise<DiscoveryOutcome> {
     const time = clock.now();
     const deadline = new AbortController();
     const cancel = clock.after(timeoutMs, () => deadline.abort(timedOut(instance.endpoint, timeoutMs)));
+    const signal = AbortSignal.any([closing.signal, deadline.signal]);
     try {
-      const discovery = await settleBefore(
-        deadline.signal,
-        readSource(spec, instance, options, deadline.signal),
-      );
+      const discovery = await settleBefore(signal, readSource(spec, instance, options, signal));
       return await toOutcome(discovery, maxTools, time);
     } catch (error) {
-      const cause: unknown = deadline.signal.aborted ? deadline.signal.reason : error;
+      const cause: unknown = signal.aborted ? signal.reason : error;
       logger.info(
         { err: cause, service: describeKey(key), endpoint: instance.endpoint },
         "the service's tools cannot be learnt",
@@ -89,6 +93,7 @@ export function createDiscoverer(options: DiscovererOptions): Discoverer {
         }
       }
     },
+    close: () => closing.abort(shuttingDown()),
   };
 }
 
@@ -145,7 +150,7 @@ async function toOutcome(
   maxTools: number,
   time: number,
 ): Promise<DiscoveryOutcome> {
-  const stored = problems.map((problem) => toStored(problem, time));
+  const stored = problems.slice(0, MAX_PROBLEMS - 1).map((problem) => toStored(problem, time));
   if (tools.length === 0 && !definition && stored.length > 0) {
     return { kind: "failed", problems: stored };
   }
@@ -177,6 +182,14 @@ function toProblem(error: unknown, time: number): StoredProblem {
   return toStored({ reason: "DISCOVERY_FAILED", message }, time);
 }
 
+function shuttingDown(): DomainError {
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "SHUTTING_DOWN",
+    message: "The server is stopping",
+  });
+}
+
 function timedOut(endpoint: string, timeoutMs: number): DomainError {
   return new DomainError({
     code: Code.DeadlineExceeded,
@@ -187,10 +200,15 @@ function timedOut(endpoint: string, timeoutMs: number): DomainError {
 
 /** A source that ignores its signal must not hold up a registration. */
 async function settleBefore<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
-  return await Promise.race([
-    work,
-    new Promise<never>((_, reject) => {
-      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    }),
-  ]);
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(signal.reason);
+  if (signal.aborted) {
+    abort();
+  }
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }

@@ -1,5 +1,11 @@
 import { create } from "@bufbuild/protobuf";
-import { durationFromMs, type Timestamp, timestampFromDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  type Duration,
+  DurationSchema,
+  type Timestamp,
+  timestampFromDate,
+  timestampFromMs,
+} from "@bufbuild/protobuf/wkt";
 import { ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import {
   HealthStatus,
@@ -91,7 +97,7 @@ export function toTool(service: CatalogueService, tools: ToolSet, index: number,
     idempotency: summary.idempotency,
     sourceName: summary.sourceName,
     deprecated: summary.deprecated,
-    ...(summary.cacheTtlMs === undefined ? {} : { cacheTtl: durationFromMs(summary.cacheTtlMs) }),
+    ...(summary.cacheTtlMs === undefined ? {} : { cacheTtl: toDuration(summary.cacheTtlMs) }),
   });
   if (summary.problem) {
     const { reason, message } = summary.problem;
@@ -121,4 +127,10 @@ function optionalTime<K extends string>(field: K, date: Date | undefined): { [fi
     fields[field] = timestampFromDate(date);
   }
   return fields;
+}
+
+/** Milliseconds as a Duration. Unlike `durationFromMs` it takes fractions, which have to become whole nanoseconds. */
+export function toDuration(ms: number): Duration {
+  const nanos = Math.round(ms * 1e6);
+  return create(DurationSchema, { seconds: BigInt(Math.floor(nanos / 1e9)), nanos: nanos % 1e9 });
 }

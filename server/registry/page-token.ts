@@ -34,17 +34,21 @@ export function pageTokens<Desc extends DescMessage>(
       }
       const [asked, ...position] = decode(token);
       if (asked !== question || position.length !== parts) {
-        throw invalidArgument([
-          {
-            field: "page_token",
-            description: "use the `next_page_token` of a page of the same list with the same filter",
-            reason: "INVALID_PAGE_TOKEN",
-          },
-        ]);
+        throw invalidPageToken();
       }
       return position;
     },
   };
+}
+
+export function invalidPageToken(): Error {
+  return invalidArgument([
+    {
+      field: "page_token",
+      description: "use the `next_page_token` of a page of the same list with the same filter",
+      reason: "INVALID_PAGE_TOKEN",
+    },
+  ]);
 }
 
 /** What the token holds; nothing for a token that is not ours. */

@@ -8,10 +8,15 @@ test("a registered server's methods are tools", async () => {
   const server = await startServer();
 
   const t = performance.now();
-  const { service: registered } = await registry.register(service({ name: "sample" }), instance({ endpoint: server.url }));
+  const { service: registered } = await registry.register(
+    service({ name: "sample" }),
+    instance({ endpoint: server.url }),
+  );
   console.log(performance.now() - t, registered);
   expect(registered.problems).toEqual([]);
-  expect(registry.getTool("sample.GetTool", {}).name).toBe("sample.toolplane.registry.v1.RegistryService.GetTool");
+  expect(registry.getTool("sample.GetTool", {}).name).toBe(
+    "sample.toolplane.registry.v1.RegistryService.GetTool",
+  );
   await registry.close();
   await database.close();
 });

@@ -1,19 +1,15 @@
 import type { Clock } from "@toolplane/framework";
-import { notFound } from "@toolplane/framework";
-import { ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
-import type {
-  HealthStatus,
-  InstanceSpec,
-  Service,
-  ServiceSpec,
-} from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import type {
-  Idempotency,
-  SchemaChange,
-  Streaming,
-  Tool,
-  ToolKind,
-} from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import {
+  type ListHealthChecksRequest,
+  type ListServicesRequest,
+  type ListToolsRequest,
+  type SearchToolsRequest,
+  type ServiceFilter,
+  ToolView,
+  type WatchServicesResponse,
+} from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
+import type { InstanceSpec, Service, ServiceSpec } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import type { Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Logger } from "pino";
 import type { SecretResolver } from "../config/secrets.ts";
 import type { Database } from "../storage/database.ts";
@@ -21,84 +17,129 @@ import type { ConnectionPool } from "../tools/pool/connection-pool.ts";
 import { createCatalogue } from "./catalogue.ts";
 import { createDefinitions } from "./definitions.ts";
 import { createDiscoverer } from "./discovery.ts";
+import { createDrift } from "./drift.ts";
+import { createDuties } from "./duties.ts";
+import { toolPredicate } from "./filter.ts";
+import { createChecker } from "./health/checker.ts";
+import { createHealthChecks } from "./health/health-checks.ts";
+import { createHealthHistoryStore, type HealthRecord } from "./health/history-store.ts";
+import { startMonitor } from "./health/monitor.ts";
+import { keepHouse } from "./housekeeping.ts";
+import { startKeeper } from "./keeper.ts";
+import { createLeaseStore } from "./lease-store.ts";
+import { createLeases } from "./leases.ts";
+import { listServices, listTools, type Page } from "./listings.ts";
+import { type LocalService, registerLocalService } from "./local-service.ts";
 import { toolName, toService, toTool } from "./messages.ts";
-import { completeRegistration, toWrite } from "./registration.ts";
+import { startRefresher } from "./refresher.ts";
+import {
+  createRegistrar,
+  type DeregisterTarget,
+  type RefreshResult,
+  type RegisterResult,
+} from "./registrar.ts";
 import { startReplication } from "./replication.ts";
-import { callableInstances, findService, findTool, type ToolScope } from "./resolve.ts";
+import { findService, findTool, type ToolScope } from "./resolve.ts";
+import { type ResolvedTool, resolveLocation } from "./resolved-tool.ts";
+import { createToolSearch } from "./search/tool-search.ts";
 import type { ServiceKey } from "./service-key.ts";
-import type { Definition, SourceProblem, Target } from "./sources/source.ts";
 import { createStore } from "./store.ts";
-import { createTarget } from "./target.ts";
+import { createWatchers } from "./watch.ts";
 
+export type { HealthRecord } from "./health/history-store.ts";
+export type { LocalService } from "./local-service.ts";
+export type { DeregisterTarget, RefreshResult, RegisterResult } from "./registrar.ts";
+export type { ToolScope } from "./resolve.ts";
+export type { ResolvedInstance, ResolvedTool } from "./resolved-tool.ts";
+
+/** How many tools are suggested for a name that does not exist. */
+const SUGGESTIONS = 3;
+
+/** All times in milliseconds. */
 export interface RegistryOptions {
-  /** The lease of a registration that names none, in milliseconds. */
+  /** The lease of a registration that names none. */
   readonly defaultLeaseTtlMs: number;
-  /** How long learning a service's tools may take, in milliseconds. */
+  /** How long learning a service's tools may take. */
   readonly discoveryTimeoutMs: number;
-  /** How often tools are learnt again, in milliseconds. */
+  /** How often tools are learnt again. */
   readonly refreshIntervalMs: number;
+  /** The most tools that one service may offer. */
   readonly maxToolsPerService: number;
+  /** Health checks: how often, how long each may take, and how long results are kept. */
+  readonly health: { readonly intervalMs: number; readonly timeoutMs: number; readonly retentionMs: number };
 }
 
 export interface RegistryParts {
   readonly database: Database;
+  /** Used for discovery and health checks. */
   readonly pool: ConnectionPool;
   readonly secrets: SecretResolver;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Draws from [0, 1). Default: `Math.random`. */
+  readonly random?: () => number;
   readonly options: RegistryOptions;
 }
 
-export interface RegisterResult {
-  readonly service: Service;
-  readonly instanceId: string;
-  /** Undefined: permanent. */
-  readonly leaseTtlMs: number | undefined;
-  readonly changes: readonly SchemaChange[];
-}
-
-/** A tool that is about to be called. */
-export interface ResolvedTool {
-  /** The whole name. */
-  readonly name: string;
-  readonly service: string;
-  readonly environment: string;
-  readonly version: string;
-  /** The key that the definition knows the tool by. */
-  readonly sourceName: string;
-  readonly kind: ToolKind;
-  readonly streaming: Streaming;
-  readonly idempotency: Idempotency;
-  readonly cacheTtlMs: number | undefined;
-  /** Why it cannot be called. */
-  readonly problem: Pick<SourceProblem, "reason" | "message"> | undefined;
-  /** What is needed to call it. */
-  definition(): Promise<Definition>;
-  /** Where calls can be sent now, healthy instances first. */
-  readonly instances: readonly ResolvedInstance[];
-}
-
-export interface ResolvedInstance {
-  readonly id: string;
-  readonly health: HealthStatus;
-  /** Throws a DomainError when a secret that the service needs is missing. */
-  target(): Target;
-}
-
-/** The services and their tools. The one module of the registry that other domains use. */
+/**
+ * The services and their tools. This is the one module of the registry that other domains use.
+ *
+ * Everything that reads answers from memory; everything that writes is durable, and visible to this replica's readers,
+ * when it returns. Errors are DomainErrors.
+ */
 export interface Registry {
+  /** Registers an instance and learns its service's tools. A source that cannot be read does not fail. */
   register(service: ServiceSpec, instance: InstanceSpec): Promise<RegisterResult>;
-  deregister(target: { instanceId: string } | { service: ServiceKey }): Promise<number>;
-  getService(key: ServiceKey): Service;
+  /** Renews a lease; returns how long it lasts from now, or undefined for a permanent instance. Throws NOT_FOUND. */
+  renew(instanceId: string): Promise<number | undefined>;
+  /** Returns how many instances were removed. Throws NOT_FOUND. */
+  deregister(target: DeregisterTarget): Promise<number>;
+  /** Learns a service's tools again. */
+  refresh(service: ServiceKey): Promise<RefreshResult>;
+
+  /** Empty environment and version stand for `default` and the highest version. Throws NOT_FOUND. */
+  getService(service: ServiceKey): Service;
+  listServices(request: Pick<ListServicesRequest, "filter" | "pageSize" | "pageToken">): Page<Service>;
+  /** Ends when `signal` is aborted or the registry closes. */
+  watch(
+    filter: ServiceFilter | undefined,
+    resumeRevision: number | undefined,
+    signal: AbortSignal,
+  ): AsyncIterable<WatchServicesResponse>;
+
+  /** Throws NOT_FOUND with suggestions, or INVALID_ARGUMENT with the candidates of an ambiguous name. */
   getTool(name: string, scope: ToolScope): Tool;
+  listTools(request: Pick<ListToolsRequest, "filter" | "view" | "pageSize" | "pageToken">): Page<Tool>;
+  searchTools(
+    request: Pick<SearchToolsRequest, "query" | "filter" | "view" | "pageSize">,
+  ): Promise<{ readonly tool: Tool; readonly score: number }[]>;
+  /** What is needed to call a tool. Throws as `getTool` does. */
   resolveTool(name: string, scope: ToolScope): ResolvedTool;
+
+  /** Checks instances now. */
+  checkHealth(filter: ServiceFilter | undefined, signal: AbortSignal): Promise<HealthRecord[]>;
+  listHealthChecks(
+    request: Pick<ListHealthChecksRequest, "filter" | "instanceId" | "pageSize" | "pageToken">,
+  ): Promise<{ readonly items: HealthRecord[]; readonly nextPageToken: string }>;
+
+  /** Registers the process's own services until the registry closes. */
+  registerLocal(service: LocalService): Promise<void>;
+  counts(): { readonly services: number; readonly tools: number };
+  /** Ends watches and background work, deregisters what is local, and writes what waits to be written. */
   close(): Promise<void>;
 }
 
+const DEFAULT_SEARCH_SIZE = 10;
+
+/** Loads the registry into memory and follows the database from then on. */
 export async function createRegistry(parts: RegistryParts): Promise<Registry> {
-  const { database, pool, secrets, clock, logger, options } = parts;
+  const { database, pool, secrets, clock, logger, options, random = Math.random } = parts;
   const store = createStore(database);
+  const leaseStore = createLeaseStore(database);
+  const history = createHealthHistoryStore(database);
   const catalogue = createCatalogue();
+  const watchers = createWatchers(catalogue, clock);
+  const search = createToolSearch(catalogue);
   const definitions = createDefinitions(store);
   const discoverer = createDiscoverer({
     pool,
@@ -108,73 +149,125 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
     timeoutMs: options.discoveryTimeoutMs,
     maxTools: options.maxToolsPerService,
   });
+  const checker = createChecker({
+    catalogue,
+    pool,
+    secrets,
+    history,
+    clock,
+    logger,
+    timeoutMs: options.health.timeoutMs,
+    record: (updates) => store.recordHealth(updates),
+  });
+  const health = createHealthChecks(catalogue, checker, history);
+  const duties = createDuties({
+    leases: leaseStore,
+    logger,
+    startMonitor: () =>
+      startMonitor({ catalogue, checker, clock, random, intervalMs: options.health.intervalMs }),
+    startRefresher: () =>
+      startRefresher({
+        catalogue,
+        discoverer,
+        clock,
+        logger,
+        random,
+        refreshIntervalMs: options.refreshIntervalMs,
+        record: (service, outcome) => registrar.record(service, outcome),
+      }),
+    keepHouse: () => keepHouse({ database, history, logger, healthRetentionMs: options.health.retentionMs }),
+  });
   const replication = await startReplication({
     database,
     store,
     catalogue,
     clock,
     logger,
-    onChanges: () => {},
+    onChanges(changes) {
+      watchers.notify(changes);
+      search.follow(changes);
+      duties.follow(changes);
+    },
   });
-  const suggest = () => [];
+  const registrar = createRegistrar({
+    store,
+    catalogue,
+    replication,
+    discoverer,
+    drift: createDrift(store, logger),
+    defaultLeaseTtlMs: options.defaultLeaseTtlMs,
+  });
+  const leases = createLeases({ catalogue, store: leaseStore, replication, clock, logger });
+  const keeper = startKeeper({ kysely: database.kysely, clock, logger, duties });
+  const local: { close(): Promise<void> }[] = [];
+  let closing: Promise<void> | undefined;
 
-  return {
-    async register(service, instance) {
-      const registration = completeRegistration(service, instance, options.defaultLeaseTtlMs);
-      const outcome = await discoverer.discover(registration.key, registration.spec, registration.instance);
-      const { revision } = await store.register(toWrite(registration, outcome));
-      await replication.reach(revision);
-      return {
-        service: toService(findService(catalogue, registration.key)),
-        instanceId: registration.instance.id,
-        leaseTtlMs: registration.leaseTtlMs,
-        changes: [],
-      };
-    },
+  function suggest(name: string, environment: string): string[] {
+    const matches = toolPredicate(catalogue, undefined);
+    return search
+      .searchIndexed(
+        name,
+        { ...matches, service: (service) => service.environment === environment },
+        SUGGESTIONS,
+      )
+      .map(({ location: { service, tools, index } }) => toolName(service, tools.names[index] ?? ""));
+  }
 
-    async deregister(target) {
-      const result = await store.deregister(
-        "service" in target ? { service: findService(catalogue, target.service) } : target,
-      );
-      if (!result) {
-        throw notFound("instance", "instanceId" in target ? target.instanceId : target.service.name);
-      }
-      await replication.reach(result.revision);
-      return result.removed;
-    },
+  async function close(): Promise<void> {
+    await Promise.all(local.map((service) => service.close()));
+    watchers.close();
+    discoverer.close();
+    await keeper.close();
+    await Promise.all([search.close(), leases.close(), checker.flush()]);
+    await replication.close();
+  }
 
-    getService: (key) => toService(findService(catalogue, key)),
+  const registry: Registry = {
+    register: registrar.register,
+    renew: leases.renew,
+    deregister: registrar.deregister,
+    refresh: registrar.refresh,
+
+    getService: (service) => toService(findService(catalogue, service)),
+    listServices: (request) => listServices(catalogue, request),
+    watch: watchers.watch,
 
     getTool(name, scope) {
       const { service, tools, index } = findTool(catalogue, name, scope, suggest);
       return toTool(service, tools, index, ToolView.FULL);
     },
+    listTools: (request) => listTools(catalogue, request),
+    async searchTools({ query, filter, view, pageSize }) {
+      const hits = await search.search(
+        query,
+        toolPredicate(catalogue, filter),
+        pageSize || DEFAULT_SEARCH_SIZE,
+      );
+      return hits.map(({ location: { service, tools, index }, score }) => ({
+        tool: toTool(service, tools, index, view),
+        score,
+      }));
+    },
+    resolveTool: (name, scope) =>
+      resolveLocation(findTool(catalogue, name, scope, suggest), definitions, secrets),
 
-    resolveTool(name, scope) {
-      const { service, tools, index } = findTool(catalogue, name, scope, suggest);
-      const summary = tools.summary(index);
+    checkHealth: health.check,
+    listHealthChecks: health.list,
+
+    async registerLocal(service) {
+      local.push(await registerLocalService(registry, service, clock, logger));
+    },
+    counts() {
+      const services = catalogue.services();
       return {
-        name: toolName(service, summary.name),
-        service: service.name,
-        environment: service.environment,
-        version: service.version,
-        sourceName: summary.sourceName,
-        kind: summary.kind,
-        streaming: summary.streaming,
-        idempotency: summary.idempotency,
-        cacheTtlMs: summary.cacheTtlMs,
-        problem: summary.problem,
-        definition: () => definitions.get(service),
-        instances: callableInstances(service).map(({ id, health, spec }) => ({
-          id,
-          health,
-          target: () => createTarget(service.spec, spec, secrets),
-        })),
+        services: services.length,
+        tools: services.reduce((sum, { tools }) => sum + (tools?.names.length ?? 0), 0),
       };
     },
-
-    async close() {
-      await replication.close();
+    close() {
+      closing ??= close();
+      return closing;
     },
   };
+  return registry;
 }

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { type Selectable, sql, type Transaction } from "kysely";
+import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { type Kysely, type Selectable, sql, type Transaction } from "kysely";
 import type { Tables } from "../storage/tables.ts";
 import { keyText, type ServiceKey } from "./service-key.ts";
 import type { Definition } from "./sources/source.ts";
@@ -9,9 +10,6 @@ import type { RegistryServicesTable, StoredProblem } from "./tables.ts";
 /** The channel that every change of the registry is announced on; the payload is the revision. */
 export const CHANGES_CHANNEL = "toolplane_registry";
 
-/** A service keeps at most so many problems. */
-const MAX_PROBLEMS = 100;
-
 export type StoredService = Selectable<RegistryServicesTable>;
 
 /** The services that one revision changes, each once. */
@@ -20,7 +18,26 @@ export interface ChangedServices {
   keys(): ServiceKey[];
 }
 
-export function createChangedServices(): ChangedServices {
+/** Runs a change under the next revision, and announces it when the transaction commits. */
+export async function changeRegistry<T>(
+  kysely: Kysely<Tables>,
+  work: (tx: Transaction<Tables>, revision: number, changed: ChangedServices) => Promise<T>,
+): Promise<T> {
+  return await kysely.transaction().execute(async (tx) => {
+    const head = await tx
+      .updateTable("registry_head")
+      .set({ revision: sql<number>`revision + 1` })
+      .returning("revision")
+      .executeTakeFirstOrThrow();
+    const revision = Number(head.revision);
+    const changed = createChangedServices();
+    const result = await work(tx, revision, changed);
+    await recordChanges(tx, revision, changed.keys());
+    return result;
+  });
+}
+
+function createChangedServices(): ChangedServices {
   const changed = new Map<string, ServiceKey>();
   return {
     add: ({ name, environment, version }) => {
@@ -67,9 +84,7 @@ export async function writeService(
     spec: Buffer.from(write.spec),
     tool_set: learnt ? learnt.toolSet : (previous?.tool_set ?? null),
     definition: learnt ? learnt.definition : (previous?.definition ?? null),
-    problems: JSON.stringify(
-      (learnt ? outcome.problems : withStaleness(outcome.problems, previous)).slice(0, MAX_PROBLEMS),
-    ),
+    problems: JSON.stringify(learnt ? outcome.problems : withStaleness(outcome.problems, previous)),
     discover_time: learnt ? sql<Date>`now()` : (previous?.discover_time ?? null),
     revision,
   };
@@ -146,7 +161,7 @@ export function digestOf(definition: Definition): string {
   return createHash("sha256").update(definition.kind).update("\0").update(definition.bytes).digest("hex");
 }
 
-/** Writes an instance. One that stays where it was keeps what is known about its health. */
+/** Writes an instance. What is known about the health of one that has not changed is better than UNKNOWN. */
 export async function writeInstance(tx: Transaction<Tables>, registration: RegistrationWrite): Promise<void> {
   const { instanceId, key, health, leaseTtlMs } = registration;
   const spec = Buffer.from(registration.instanceSpec);
@@ -156,7 +171,11 @@ export async function writeInstance(tx: Transaction<Tables>, registration: Regis
     .onConflict((conflict) =>
       conflict.column("id").doUpdateSet({
         spec,
-        health: sql<number>`CASE WHEN registry_instances.spec = ${spec} THEN registry_instances.health ELSE ${health}::smallint END`,
+        health: sql<number>`CASE
+          WHEN registry_instances.spec = ${spec} AND ${health} = ${HealthStatus.UNKNOWN}::integer
+          THEN registry_instances.health
+          ELSE ${health}::smallint
+        END`,
         register_time: sql`now()`,
       }),
     )
@@ -202,8 +221,7 @@ export async function touchOrRemoveServices(
   await tx.updateTable("registry_services").set({ revision, update_time: sql`now()` }).where(among).execute();
 }
 
-/** Notes which services a revision has changed, and announces it when the transaction commits. */
-export async function recordChanges(
+async function recordChanges(
   tx: Transaction<Tables>,
   revision: number,
   keys: readonly ServiceKey[],
@@ -219,7 +237,7 @@ export async function recordChanges(
 }
 
 /** Many services as rows, in three parameters whatever their number. */
-export function keyList(keys: readonly ServiceKey[]) {
+function keyList(keys: readonly ServiceKey[]) {
   return sql`SELECT * FROM unnest(
     ${keys.map(({ name }) => name)}::text[],
     ${keys.map(({ environment }) => environment)}::text[],

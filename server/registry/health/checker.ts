@@ -1,0 +1,144 @@
+import type { Clock } from "@toolplane/framework";
+import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import type { Logger } from "pino";
+import { milliseconds } from "../../config/durations.ts";
+import type { SecretResolver } from "../../config/secrets.ts";
+import type { ConnectionPool } from "../../tools/pool/connection-pool.ts";
+import type { Catalogue, CatalogueInstance, CatalogueService } from "../catalogue.ts";
+import type { HealthWrite } from "../store.ts";
+import { createTarget } from "../target.ts";
+import { createBatch } from "./batch.ts";
+import type { HealthHistoryStore, HealthRecord } from "./history-store.ts";
+import { type Finding, followGrpcHealth, probe } from "./probe.ts";
+
+export interface CheckerOptions {
+  readonly catalogue: Pick<Catalogue, "instance">;
+  readonly pool: ConnectionPool;
+  readonly secrets: SecretResolver;
+  readonly history: HealthHistoryStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** How long one check may take where the service names no time, in milliseconds. */
+  readonly timeoutMs: number;
+  /** Stores results that differ from what the catalogue says. */
+  record(updates: readonly HealthWrite[]): Promise<unknown>;
+}
+
+/** Checks instances and records what was found. */
+export interface Checker {
+  /** Checks an instance now. Undefined: aborted. */
+  check(
+    service: CatalogueService,
+    instance: CatalogueInstance,
+    signal: AbortSignal,
+  ): Promise<HealthRecord | undefined>;
+  /** Records what a gRPC server says about itself for as long as it says anything; returns when it stops. */
+  follow(
+    service: CatalogueService,
+    instance: CatalogueInstance,
+    grpcService: string,
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** Writes what was found so far. */
+  flush(): Promise<void>;
+}
+
+/** A change of health waits this long for others, to be written with them. */
+const RECORD_DELAY_MS = 10;
+const HISTORY_DELAY_MS = 500;
+
+export function createChecker(options: CheckerOptions): Checker {
+  const { catalogue, pool, secrets, history, clock, logger } = options;
+  const updates = createBatch<HealthWrite>({
+    clock,
+    delayMs: RECORD_DELAY_MS,
+    maxItems: 500,
+    maxWaiting: 20_000,
+    async write(items) {
+      try {
+        await options.record(items);
+      } catch (error) {
+        logger.warn({ err: error, instances: items.length }, "results of health checks could not be stored");
+      }
+    },
+    onDrop: (count) =>
+      logger.warn({ count }, "results of health checks were dropped: the database is too slow"),
+  });
+  const records = createBatch<HealthRecord>({
+    clock,
+    delayMs: HISTORY_DELAY_MS,
+    maxItems: 1_000,
+    maxWaiting: 20_000,
+    async write(items) {
+      try {
+        await history.append(items);
+      } catch (error) {
+        logger.warn({ err: error, checks: items.length }, "the history of health checks could not be stored");
+      }
+    },
+    onDrop: (count) =>
+      logger.warn({ count }, "health checks are missing from the history: the database is too slow"),
+  });
+
+  function note(
+    service: CatalogueService,
+    instance: CatalogueInstance,
+    finding: Finding,
+    latencyMs: number,
+  ): HealthRecord {
+    const { name, environment, version } = service;
+    const { status, message } = finding;
+    const time = new Date(clock.now());
+    const record = { name, environment, version, instanceId: instance.id, status, message, latencyMs, time };
+    records.add(record);
+    const known = catalogue.instance(instance.id)?.instance;
+    if (known && (known.health !== status || known.healthMessage !== message)) {
+      updates.add({ instanceId: instance.id, status, message, time });
+    }
+    return record;
+  }
+
+  return {
+    async check(service, instance, signal) {
+      const { healthCheck } = service.spec;
+      const timeoutMs = milliseconds(healthCheck?.timeout, options.timeoutMs);
+      const deadline = new AbortController();
+      const cancel = clock.after(timeoutMs, () => deadline.abort());
+      const start = clock.monotonic();
+      try {
+        const finding = await probe({
+          spec: healthCheck,
+          target: () => createTarget(service.spec, instance.spec, secrets),
+          pool,
+          timeoutMs,
+          signal: AbortSignal.any([signal, deadline.signal]),
+        });
+        return signal.aborted ? undefined : note(service, instance, finding, clock.monotonic() - start);
+      } finally {
+        cancel();
+      }
+    },
+
+    async follow(service, instance, grpcService, signal) {
+      let last: HealthStatus = instance.health;
+      try {
+        const target = createTarget(service.spec, instance.spec, secrets);
+        await followGrpcHealth(target, grpcService, pool, signal, (finding) => {
+          if (finding.status !== last) {
+            last = finding.status;
+            note(service, instance, finding, 0);
+          }
+        });
+      } catch (error) {
+        if (!signal.aborted) {
+          logger.debug({ err: error, instance: instance.id }, "a server ended its health stream");
+        }
+      }
+    },
+
+    async flush() {
+      await updates.flush();
+      await records.flush();
+    },
+  };
+}

@@ -1,0 +1,91 @@
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { Code } from "@connectrpc/connect";
+import { type Clock, DomainError } from "@toolplane/framework";
+import { InstanceSpecSchema, ServiceSpecSchema } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import type { Logger } from "pino";
+import type { Registry } from "./registry.ts";
+
+/** After a failure, when the registration is tried again. */
+const RETRY_MS = 1_000;
+
+/** The services of the process that the registry is part of. */
+export interface LocalService {
+  readonly name: string;
+  readonly version: string;
+  /** Where the process is reached. */
+  readonly endpoint: string;
+  /** A serialized FileDescriptorSet. */
+  readonly descriptors: Uint8Array;
+}
+
+/** Registers the process's own services, and keeps the lease until closed, which deregisters. */
+export async function registerLocalService(
+  registry: Pick<Registry, "register" | "renew" | "deregister">,
+  { name, version, endpoint, descriptors }: LocalService,
+  clock: Clock,
+  logger: Logger,
+): Promise<{ close(): Promise<void> }> {
+  const service = create(ServiceSpecSchema, {
+    name,
+    version,
+    title: "Toolplane",
+    description: "The registry and the tool calls of this server, as tools.",
+    source: {
+      kind: {
+        case: "descriptors",
+        value: { fileDescriptorSet: fromBinary(FileDescriptorSetSchema, descriptors) },
+      },
+    },
+    // Who could check this is the process itself: it works while it renews its lease.
+    healthCheck: { kind: { case: "none", value: {} } },
+  });
+  const instance = create(InstanceSpecSchema, { endpoint });
+  let cancelTimer = () => {};
+  let closed = false;
+  let renewing = Promise.resolve();
+
+  const registered = await registry.register(service, instance);
+  const heartbeatMs = (registered.leaseTtlMs ?? 0) / 3;
+
+  async function renew(): Promise<void> {
+    let delay = heartbeatMs;
+    try {
+      await registry.renew(registered.instanceId);
+    } catch (error) {
+      delay = RETRY_MS;
+      await (isGone(error) ? registry.register(service, instance) : Promise.reject(error)).catch(
+        (reason: unknown) =>
+          logger.warn({ err: reason }, "the server's own registration could not be renewed"),
+      );
+    }
+    schedule(delay);
+  }
+
+  function schedule(delayMs: number): void {
+    if (!closed) {
+      cancelTimer = clock.after(delayMs, () => {
+        renewing = renew();
+      });
+    }
+  }
+
+  schedule(heartbeatMs);
+  return {
+    async close() {
+      closed = true;
+      cancelTimer();
+      await renewing;
+      try {
+        await registry.deregister({ instanceId: registered.instanceId });
+      } catch (error) {
+        // The lease runs out by itself.
+        logger.debug({ err: error }, "the server's own registration could not be removed");
+      }
+    },
+  };
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof DomainError && error.init.code === Code.NotFound;
+}
