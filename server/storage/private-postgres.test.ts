@@ -164,6 +164,23 @@ describe("a private PostgreSQL", () => {
     await openPrivate();
   });
 
+  it("is left to the process that has become its owner meanwhile", async () => {
+    const first = await openPrivate();
+    const locks = () =>
+      sql<{ pid: number; granted: boolean }>`
+        select pid, granted from pg_locks where locktype = 'advisory'`.execute(first.kysely);
+    const opening = openPrivate();
+    await expect.poll(async () => (await locks()).rows.length, { interval: 5 }).toBe(2);
+    const holder = (await locks()).rows.find(({ granted }) => granted);
+    await sql`select pg_terminate_backend(${holder?.pid})`.execute(first.kysely);
+    const second = await opening;
+    await expect
+      .poll(() => refusal(first.ping()).then(({ reason }) => reason), { timeout: 10_000 })
+      .toBe("DATA_DIRECTORY_IN_USE");
+    await first.close();
+    await second.ping();
+  });
+
   it("has one owner when several start at once", async () => {
     await rm(dataDir, { recursive: true });
     const outcomes = await Promise.allSettled([openPrivate(), openPrivate(), openPrivate()]);

@@ -118,6 +118,8 @@ class Server implements PrivatePostgres {
   readonly #stopping = new AbortController();
   /** The process that we started and have not been able to use yet. */
   #started: StartedPostmaster | undefined;
+  /** Whether we hold the lock. */
+  #owning = false;
   #recovery: Promise<void> = Promise.resolve();
   #outage: DomainError | undefined;
 
@@ -144,9 +146,14 @@ class Server implements PrivatePostgres {
     this.#stopping.abort();
     await this.#recovery;
     const { cluster, socketDir } = this.#options;
-    const running = await readPidFile(cluster);
-    if (running !== undefined && (await isPostmasterOf(running.pid, cluster))) {
-      await this.#shutDown(running.pid);
+    // A server that was lost and is being started again may not have written its file yet. One that has got another owner
+    // meanwhile is not ours to stop.
+    const pid = this.#started?.pid ?? (this.#owning ? (await readPidFile(cluster))?.pid : undefined);
+    if (pid === undefined) {
+      return;
+    }
+    if (await isPostmasterOf(pid, cluster)) {
+      await this.#shutDown(pid);
     }
     if (socketDir !== cluster) {
       await rmdir(socketDir).catch((error: unknown) =>
@@ -204,12 +211,14 @@ class Server implements PrivatePostgres {
         continue;
       }
       client.once("end", () => {
+        this.#owning = false;
         if (!this.#stopping.signal.aborted) {
           this.#recovery = this.#recover();
         }
       });
       const how = this.#started === undefined ? "adopted" : "started";
       this.#started = undefined;
+      this.#owning = true;
       this.#outage = undefined;
       return how;
     }
