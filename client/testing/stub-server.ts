@@ -114,7 +114,9 @@ export function aTool(init: MessageInitShape<typeof ToolSchema> = {}): Tool {
     },
     outputSchema: {
       type: "object",
-      properties: { days: { type: "array", items: { type: "object", properties: { high: { type: "number" } } } } },
+      properties: {
+        days: { type: "array", items: { type: "object", properties: { high: { type: "number" } } } },
+      },
     },
     ...init,
   });
