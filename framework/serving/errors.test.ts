@@ -292,11 +292,11 @@ test("an unexpected failure tells the caller nothing but the correlation id", as
     const client = createClient(SampleService, transport);
     const headers = { "x-correlation-id": "case-7" };
     for (const call of [
-      client.echo({}, { headers }),
-      client.measure({}, { headers }),
-      client.count({}, { headers })[Symbol.asyncIterator]().next(),
+      () => client.echo({}, { headers }),
+      () => client.measure({}, { headers }),
+      () => client.count({}, { headers })[Symbol.asyncIterator]().next(),
     ]) {
-      const error = await failure(call);
+      const error = await failure(call());
       expect(error.code).toBe(Code.Internal);
       expect(error.rawMessage).toBe(
         "internal error; the server's log tells more under correlation id case-7",

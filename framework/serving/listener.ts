@@ -130,7 +130,11 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
   if (tls !== undefined) {
     server.on("connection", track);
     server.on("secureConnection", (socket) => accept(socket, socket.alpnProtocol === "h2" ? "h2" : "h1"));
-    server.on("tlsClientError", (error) => logger.debug({ err: error }, "a TLS handshake failed"));
+    server.on("tlsClientError", (error, socket) => {
+      logger.debug({ err: error }, "a TLS handshake failed");
+      // Node closes the connection after most failures, but not after a timeout.
+      socket.destroy();
+    });
   }
   server.maxConnections = limits.maxConnections;
   let lastDropLogged = Number.NEGATIVE_INFINITY;

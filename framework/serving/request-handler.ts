@@ -63,6 +63,11 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     if (!options.cors(request, response)) {
       return;
     }
+    // Node's HTTP/2 keeps the limit only from when the client has confirmed the server's settings.
+    if ("stream" in request && headerListSize(request.rawHeaders) > limits.maxHeaderBytes) {
+      refuse(request, response, headersTooLarge(limits.maxHeaderBytes), 431);
+      return;
+    }
     if (!options.exempt(path)) {
       if (running >= limits.maxRequests) {
         refuse(request, response, overloaded());
@@ -160,24 +165,25 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
           }
         });
       }
-      response.once("finish", () => endUnreadBody(request, clock));
       response.on("error", (error) => logger.debug({ err: error }, "a response failed"));
       const correlationId = correlationIdOf(request.headers);
       response.setHeader(correlationIdHeader, correlationId);
-      handle(request, response, correlationId).catch((error: unknown) => {
-        const gone = response.destroyed;
-        logger[gone ? "debug" : "error"](
-          { err: error, correlationId, path: request.url },
-          "a request failed",
-        );
-        if (!gone) {
-          refuse(
-            request,
-            response,
-            domainConnectError({ code: Code.Internal, reason: "INTERNAL", message: "internal error" }),
+      handle(request, response, correlationId)
+        .then(() => endUnreadBody(request, response, clock))
+        .catch((error: unknown) => {
+          const gone = response.destroyed;
+          logger[gone ? "debug" : "error"](
+            { err: error, correlationId, path: request.url },
+            "a request failed",
           );
-        }
-      });
+          if (!gone) {
+            refuse(
+              request,
+              response,
+              domainConnectError({ code: Code.Internal, reason: "INTERNAL", message: "internal error" }),
+            );
+          }
+        });
     },
     drain() {
       draining = true;
@@ -242,16 +248,31 @@ function checkQuery(query: URLSearchParams): void {
 }
 
 /** A client that was answered before it had sent everything is told to stop, and given a moment to do so. */
-function endUnreadBody(request: NodeRequest, clock: Clock): void {
-  if (request.complete) {
+function endUnreadBody(request: NodeRequest, response: NodeResponse, clock: Clock): void {
+  if (request.complete || response.destroyed) {
     return;
   }
   if ("stream" in request) {
-    request.stream.close(constants.NGHTTP2_NO_ERROR);
+    const { stream } = request;
+    // Node discards trailers that it has not sent when a stream is closed.
+    stream.once("wantTrailers", () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
     return;
   }
   request.resume();
   const cancel = clock.after(lingerMs, () => request.socket.destroy());
   request.once("end", cancel);
   request.once("close", cancel);
+}
+
+/** What HTTP/2 counts: name, value and 32 bytes of overhead for each header (RFC 9113, section 6.5.2). */
+function headerListSize(rawHeaders: readonly string[]): number {
+  return rawHeaders.reduce((size, part) => size + part.length, rawHeaders.length * 16);
+}
+
+function headersTooLarge(limit: number): ConnectError {
+  return domainConnectError({
+    code: Code.ResourceExhausted,
+    reason: "HEADERS_TOO_LARGE",
+    message: `the request's headers are larger than ${limit} bytes`,
+  });
 }
