@@ -5,7 +5,8 @@ const conditions = ["toolplane-source", "node", "import", "module", "default"];
 
 const common = {
   resolve: { conditions },
-  ssr: { resolve: { conditions, externalConditions: conditions } },
+  // Node adds its own conditions for what is not transformed; with "import" here, `require` would get modules.
+  ssr: { resolve: { conditions: ["toolplane-source"], externalConditions: ["toolplane-source"] } },
 };
 
 export default defineConfig({
