@@ -144,12 +144,11 @@ class Check {
       });
     }
     for (const field of desc.fields) {
-      const key = field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED ? keys.get(field) : undefined;
-      if (
-        field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED &&
-        (key === undefined || json[key] === null)
-      ) {
-        this.#violations.within(field.jsonName, () => this.#violations.add("REQUIRED", "is required"));
+      if (field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED) {
+        const key = keys.get(field);
+        if (key === undefined || (json[key] === null && !takesNull(field))) {
+          this.#violations.within(field.jsonName, () => this.#violations.add("REQUIRED", "is required"));
+        }
       }
     }
   }
@@ -170,7 +169,7 @@ class Check {
   }
 
   field(field: AnyField, json: unknown, depth: number): void {
-    // An absent field; google.protobuf.Value and NullValue take null as a value.
+    // An absent field, or a value that can be null.
     if (json === null) {
       return;
     }
@@ -228,7 +227,7 @@ class Check {
   }
 
   #element(field: AnyField & { fieldKind: "list" | "map" }, json: unknown, depth: number): void {
-    if (json === null && field.message !== undefined && field.message.typeName !== "google.protobuf.Value") {
+    if (json === null && field.message !== undefined && !takesNull(field)) {
       this.#expected(`a value (${field.message.typeName})`, json);
     } else if (field.message !== undefined) {
       this.message(field.message, json, depth);
@@ -357,6 +356,11 @@ class Check {
   #expected(expected: string, json: unknown): void {
     this.#violations.add("INVALID_VALUE", `expected ${expected}, got ${describe(json)}`);
   }
+}
+
+/** Whether null is a value of the field instead of its absence. */
+function takesNull({ message, enum: desc }: AnyField): boolean {
+  return message?.typeName === "google.protobuf.Value" || desc?.typeName === "google.protobuf.NullValue";
 }
 
 function fieldList(names: readonly string[]): string {

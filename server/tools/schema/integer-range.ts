@@ -6,25 +6,24 @@ export function integerRangePattern(low: bigint, high: bigint): string {
   if (low > high) {
     throw new RangeError(`empty range ${low}..${high}`);
   }
-  const alternatives: string[] = [];
-  if (low < 0n) {
-    const nearest = high < 0n ? -high : 1n;
+  // What both signs share is written once.
+  const shared = low < 0n && high > 0n ? (-low < high ? -low : high) : 0n;
+  const alternatives = unsigned(1n, shared).map((pattern) => `-?${pattern}`);
+  if (low < -shared) {
+    const nearest = high < 0n ? -high : shared + 1n;
     alternatives.push(...unsigned(nearest, -low).map((pattern) => `-${pattern}`));
   }
-  if (high >= 0n) {
-    alternatives.push(...unsigned(low > 0n ? low : 0n, high));
+  if (low <= 0n && high >= 0n) {
+    alternatives.push("0");
   }
+  alternatives.push(...unsigned(low > 0n ? low : shared + 1n, high));
   return alternatives.length === 1 ? (alternatives[0] ?? "") : `(?:${alternatives.join("|")})`;
 }
 
-/** Splits a range of non-negative integers by their number of digits, where zero is the only one that begins with 0. */
+/** Splits a range of positive integers by their number of digits. */
 function unsigned(low: bigint, high: bigint): string[] {
   const patterns: string[] = [];
   let from = low;
-  if (from === 0n) {
-    patterns.push("0");
-    from = 1n;
-  }
   while (from <= high) {
     const digits = from.toString().length;
     const last = 10n ** BigInt(digits) - 1n;

@@ -1,0 +1,165 @@
+import {
+  type DescMessage,
+  fromJson,
+  type JsonValue,
+  type Message,
+  type Registry,
+  toBinary,
+  toJson,
+} from "@bufbuild/protobuf";
+import { DomainError } from "@toolplane/framework";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import formats from "ajv-formats";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { createJsonSchemaCheck, messageSchema, parseMessageJson } from "./index.ts";
+import { type Dialect, type Draw, MESSAGES, randomDescriptors } from "./test-support/random-descriptors.ts";
+import { randomMessage } from "./test-support/random-messages.ts";
+
+/** What is wrong with a JSON value by a message's schema; undefined when nothing is. */
+function schemaErrors(desc: DescMessage, json: JsonValue): string | undefined {
+  const ajv = new Ajv2020({ strict: true, allowUnionTypes: true, strictTypes: false, strictRequired: false });
+  formats.default(ajv);
+  return ajv.validate(messageSchema(desc), json) ? undefined : ajv.errorsText();
+}
+
+function accepts(desc: DescMessage, json: JsonValue, registry: Registry): boolean {
+  try {
+    parseMessageJson(desc, json, { registry });
+    return true;
+  } catch (error) {
+    expect(error).toBeInstanceOf(DomainError);
+    return false;
+  }
+}
+
+function libraryAccepts(desc: DescMessage, json: JsonValue, registry: Registry): boolean {
+  try {
+    fromJson(desc, json, { registry });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function drawMessage(draw: Draw, registry: Registry): { desc: DescMessage; message: Message } {
+  const desc = registry.getMessage(`test.M${draw(fc.nat, { max: MESSAGES - 1 })}`);
+  if (desc === undefined) {
+    throw new Error("no such message");
+  }
+  return { desc, message: randomMessage(draw, desc, registry) };
+}
+
+const odd: readonly JsonValue[] = [
+  null,
+  true,
+  0,
+  -1,
+  1.5,
+  3e9,
+  1e20,
+  "",
+  "1",
+  "-1",
+  "007",
+  "1e3",
+  "1.5",
+  "NaN",
+  "Infinity",
+  "E0_A",
+  "E1_B",
+  "AQI=",
+  "_-8",
+  "A",
+  "2020-02-30T00:00:00Z",
+  "2020-02-28T00:00:00+01:00",
+  "9999-12-31T23:59:59-01:00",
+  "2020-02-28T24:00:00Z",
+  "1.5s",
+  "1s ",
+  "-0.5s",
+  "400000000000s",
+  "true",
+  "aB,c",
+  "a_b",
+  [],
+  [null],
+  [1],
+  {},
+  { a: 1 },
+  { "1": 1 },
+  { true: null },
+  { "01": 1, "1": 1 },
+  { "@type": "type.googleapis.com/google.protobuf.Duration", value: "1s" },
+  { "@type": "x" },
+];
+
+/** Replaces, removes or adds one part of a JSON value, deep within it. */
+function mutate(draw: Draw, json: JsonValue): JsonValue {
+  // The schema does not know the types that google.protobuf.Any can hold.
+  const opaque = typeof json !== "object" || json === null || "@type" in json;
+  const inside = opaque ? [] : Object.keys(json);
+  if (inside.length === 0 || draw(fc.nat, { max: 4 }) === 0) {
+    return draw(fc.constantFrom, ...odd);
+  }
+  if (Array.isArray(json)) {
+    const at = draw(fc.nat, { max: json.length - 1 });
+    return json.map((item, i) => (i === at ? mutate(draw, item) : item));
+  }
+  const copy: { [key: string]: JsonValue } = { ...(json as { [key: string]: JsonValue }) };
+  const key = draw(fc.constantFrom, ...inside);
+  switch (draw(fc.constantFrom, "replace", "replace", "replace", "remove", "rename", "add")) {
+    case "remove":
+      delete copy[key];
+      break;
+    case "rename":
+      copy[draw(fc.constantFrom, "field_1", "field1", "1", "true", "choice0", "choice_1")] =
+        copy[key] ?? null;
+      delete copy[key];
+      break;
+    case "add":
+      copy[draw(fc.constantFrom, "field_1", "field1", "choice0", "choice_1", "extra")] = draw(
+        fc.constantFrom,
+        ...odd,
+      );
+      break;
+    default:
+      copy[key] = mutate(draw, copy[key] ?? null);
+  }
+  return copy;
+}
+
+describe.each<Dialect>(["proto2", "proto3", "editions"])("JSON of random %s messages", (dialect) => {
+  it("is valid against the schema and is read back as it was", () => {
+    fc.assert(
+      fc.property(fc.gen(), (draw) => {
+        const registry = randomDescriptors(draw, dialect);
+        const { desc, message } = drawMessage(draw, registry);
+        const json = toJson(desc, message, { registry });
+        expect(schemaErrors(desc, json)).toBeUndefined();
+        expect(createJsonSchemaCheck(messageSchema(desc)).check(json, "")).toEqual([]);
+        const read = parseMessageJson(desc, json, { registry });
+        expect(toBinary(desc, read)).toEqual(toBinary(desc, message));
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it("is accepted by the parser wherever the schema accepts it, whatever was changed in it", () => {
+    let accepted = 0;
+    fc.assert(
+      fc.property(fc.gen(), (draw) => {
+        const registry = randomDescriptors(draw, dialect);
+        const { desc, message } = drawMessage(draw, registry);
+        const json = mutate(draw, toJson(desc, message, { registry }));
+        if (schemaErrors(desc, json) === undefined) {
+          accepted++;
+          expect(() => parseMessageJson(desc, json, { registry })).not.toThrow();
+        }
+        expect(!accepts(desc, json, registry) || libraryAccepts(desc, json, registry)).toBe(true);
+      }),
+      { numRuns: 150 },
+    );
+    expect(accepted).toBeGreaterThan(10);
+  });
+});
