@@ -15,7 +15,7 @@ import {
 export function exampleCall(tool: Tool): string {
   const name = tool.alias || tool.name;
   const schema = tool.inputSchema ?? {};
-  const args = exampleObject(resolveSchema(schema, schema), schema, 0);
+  const args = exampleObject(resolveSchema(schema, schema), { root: schema, values: 0 }, 0);
   if (takesStream(tool.streaming)) return `echo ${quote(JSON.stringify(args))} | toolplane call ${name} -`;
   const pairs = Object.entries(args).map(([key, value]) => pair(key, value));
   return ["toolplane call", name, ...pairs].join(" ");
@@ -24,10 +24,18 @@ export function exampleCall(tool: Tool): string {
 /** How many optional arguments an example shows where none is required. */
 const OPTIONAL_SHOWN = 3;
 
-/** How deep an example goes into nested messages. */
+/** How deep an example goes into nested messages, and how many values it holds. */
 const MAX_DEPTH = 4;
+const MAX_VALUES = 64;
 
-function exampleObject(schema: JsonObject, root: JsonObject, depth: number): JsonObject {
+/** What all parts of one example share. */
+interface Draft {
+  readonly root: JsonObject;
+  values: number;
+}
+
+function exampleObject(schema: JsonObject, draft: Draft, depth: number): JsonObject {
+  const { root } = draft;
   const properties = [...propertiesOf(schema, root)];
   const needed = new Set([
     ...requiredOf(schema, root),
@@ -38,11 +46,13 @@ function exampleObject(schema: JsonObject, root: JsonObject, depth: number): Jso
       ? properties.filter(([name]) => needed.has(name))
       : properties.slice(0, depth === 0 ? OPTIONAL_SHOWN : 1);
   return Object.fromEntries(
-    chosen.map(([name, property]) => [name, exampleValue(resolveSchema(property, root), root, depth)]),
+    chosen.map(([name, property]) => [name, exampleValue(resolveSchema(property, root), draft, depth)]),
   );
 }
 
-function exampleValue(whole: JsonObject, root: JsonObject, depth: number): JsonValue {
+function exampleValue(whole: JsonObject, draft: Draft, depth: number): JsonValue {
+  const { root } = draft;
+  const isDeep = depth >= MAX_DEPTH || ++draft.values > MAX_VALUES;
   const [schema = whole] = alternativesOf(whole, root);
   const [example] = listOf(whole["examples"]);
   const given = whole["const"] ?? schema["const"] ?? example ?? whole["default"];
@@ -58,9 +68,9 @@ function exampleValue(whole: JsonObject, root: JsonObject, depth: number): JsonV
     case "boolean":
       return true;
     case "array":
-      return depth < MAX_DEPTH ? [exampleValue(resolveSchema(schema["items"], root), root, depth + 1)] : [];
+      return isDeep ? [] : [exampleValue(resolveSchema(schema["items"], root), draft, depth + 1)];
     case "object":
-      return depth < MAX_DEPTH ? exampleObject(schema, root, depth + 1) : {};
+      return isDeep ? {} : exampleObject(schema, draft, depth + 1);
     default:
       return exampleString(schema);
   }

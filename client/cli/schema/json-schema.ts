@@ -41,11 +41,27 @@ export function choicesOf(schema: JsonObject, root: JsonObject): string[][] {
 }
 
 /** The schemas of the forms that one value may take. */
-export function alternativesOf(schema: JsonObject, root: JsonObject, depth = 0): JsonObject[] {
+export function alternativesOf(schema: JsonObject, root: JsonObject): JsonObject[] {
+  const forms: JsonObject[] = [];
+  collectForms(schema, root, new Set(), forms);
+  return forms;
+}
+
+/** More forms than that tell nobody anything. */
+const MAX_FORMS = 32;
+
+function collectForms(schema: JsonObject, root: JsonObject, seen: Set<JsonValue>, forms: JsonObject[]): void {
   const alternatives = [...listOf(schema["oneOf"]), ...listOf(schema["anyOf"])];
   // With a type or properties of its own, alternatives only restrict it.
-  if (alternatives.length === 0 || "type" in schema || "properties" in schema || depth >= 3) return [schema];
-  return alternatives.flatMap((each) => alternativesOf(resolveSchema(each, root), root, depth + 1));
+  if (alternatives.length === 0 || "type" in schema || "properties" in schema) {
+    forms.push(schema);
+    return;
+  }
+  for (const alternative of alternatives) {
+    if (forms.length >= MAX_FORMS || seen.has(alternative)) continue;
+    seen.add(alternative);
+    collectForms(resolveSchema(alternative, root), root, seen, forms);
+  }
 }
 
 export function typesOf(schema: JsonObject): string[] {
@@ -59,12 +75,19 @@ export function listOf(value: JsonValue | undefined): JsonValue[] {
   return Array.isArray(value) ? value : [];
 }
 
-function partsOf(schema: JsonObject, root: JsonObject, depth = 0): JsonObject[] {
-  if (depth >= 8) return [];
-  return [
-    schema,
-    ...listOf(schema["allOf"]).flatMap((part) => partsOf(resolveSchema(part, root), root, depth + 1)),
-  ];
+/** The schema and everything that its `allOf` adds. */
+function partsOf(schema: JsonObject, root: JsonObject): JsonObject[] {
+  const parts = [schema];
+  const seen = new Set<JsonValue>();
+  // The list is iterated while it grows.
+  for (const part of parts) {
+    for (const added of listOf(part["allOf"])) {
+      if (seen.has(added)) continue;
+      seen.add(added);
+      parts.push(resolveSchema(added, root));
+    }
+  }
+  return parts;
 }
 
 function names(value: JsonValue | undefined): string[] {

@@ -28,22 +28,25 @@ const MANY_ROWS = 40;
 export function schemaRows(schema: JsonObject): SchemaRow[] {
   const root = resolveSchema(schema, schema);
   for (let depth = MAX_DEPTH; depth > 1; depth--) {
-    const rows = rowsOf(root, schema, "", [root], depth);
+    const rows = rowsOf(root, schema, "", [], depth)
+      .take(MANY_ROWS + 1)
+      .toArray();
     if (rows.length <= MANY_ROWS) return rows;
   }
-  return rowsOf(root, schema, "", [root], 1);
+  return rowsOf(root, schema, "", [], 1).toArray();
 }
 
-function rowsOf(
+function* rowsOf(
   schema: JsonObject,
   root: JsonObject,
   prefix: string,
-  above: readonly JsonObject[],
+  above: readonly (JsonValue | undefined)[],
   depth: number,
-): SchemaRow[] {
+): Generator<SchemaRow, void, undefined> {
   const required = requiredOf(schema, root);
   const choices = new Set(choicesOf(schema, root).flat());
-  return [...propertiesOf(schema, root)].flatMap(([name, raw]) => {
+  const path = [...above, schema["properties"]];
+  for (const [name, raw] of propertiesOf(schema, root)) {
     const property = resolveSchema(raw, root);
     const row: SchemaRow = {
       path: `${prefix}${name}`,
@@ -51,12 +54,13 @@ function rowsOf(
       need: required.has(name) ? "required" : choices.has(name) ? "one of" : "",
       description: describe(property),
     };
+    yield row;
     const [inner, suffix] = innerSchema(property, root);
     // What stands above itself is a recursive message.
-    const properties = inner["properties"];
-    if (depth === 1 || above.some((each) => each["properties"] === properties)) return [row];
-    return [row, ...rowsOf(inner, root, `${row.path}${suffix}.`, [...above, inner], depth - 1)];
-  });
+    if (depth > 1 && !path.includes(inner["properties"])) {
+      yield* rowsOf(inner, root, `${row.path}${suffix}.`, path, depth - 1);
+    }
+  }
 }
 
 /** The schema of the messages within a list or a map, and how the path to them goes on. */
