@@ -19,8 +19,8 @@ import {
   tool as toolOption,
 } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
-import { leadingComment } from "../../tools/schema/comments.ts";
-import { messageSchema } from "../../tools/schema/index.ts";
+
+import { leadingComment, messageSchema } from "../../tools/schema/index.ts";
 import { linkFiles, MAX_FILES, serializeFiles } from "./descriptor-files.ts";
 import type { DiscoveredTool, Discovery, SourceProblem } from "./source.ts";
 

@@ -23,13 +23,17 @@ export class H1Link implements BaseLink {
       bodyTimeout: 0,
       keepAliveTimeout: idleTimeoutMs,
       connect: (_options, callback) => {
-        if (handedOver || socket.destroyed) {
-          callback(new Error("the connection was closed"), null);
-          return;
-        }
+        const usable = !handedOver && !socket.destroyed;
         handedOver = true;
-        socket.ref();
-        callback(null, socket);
+        // undici does not notice a connection that it is given before it has returned from asking.
+        queueMicrotask(() => {
+          if (usable) {
+            socket.ref();
+            callback(null, socket);
+          } else {
+            callback(new Error("the connection was closed"), null);
+          }
+        });
       },
     });
     let error: Error | undefined;
