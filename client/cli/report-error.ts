@@ -1,7 +1,7 @@
 import type { DomainError } from "@toolplane/framework";
 import { ExitCode } from "./exit-code.ts";
 import type { ErrorReport } from "./output/error-report.ts";
-import { printable, wrap } from "./output/text-width.ts";
+import { printable, textWidth, wrap } from "./output/text-width.ts";
 import type { Terminal } from "./terminal.ts";
 import { UsageError } from "./usage-error.ts";
 
@@ -27,7 +27,8 @@ async function describe(terminal: Terminal, url: string | undefined, reason: unk
       exitCode: ExitCode.usage,
       code: "usage",
       message: reason.message,
-      lines: [],
+      violations: [],
+      notes: [],
       hints: reason.hint === undefined ? [help] : [reason.hint, help],
     };
   }
@@ -41,7 +42,7 @@ async function describe(terminal: Terminal, url: string | undefined, reason: unk
     return describeDomainError(reason);
   }
   const message = printable(reason instanceof Error ? reason.message : String(reason));
-  return { exitCode: ExitCode.failure, code: "failure", message, lines: [], hints: [] };
+  return { exitCode: ExitCode.failure, code: "failure", message, violations: [], notes: [], hints: [] };
 }
 
 /** A bundled server brings a class of its own, so it is known by its name. */
@@ -51,17 +52,32 @@ function isDomainError(reason: unknown): reason is DomainError {
 
 function formatReport({ paintErr, io }: Terminal, report: ErrorReport): string {
   const width = io.stderr.isTTY === true ? Math.max(io.stderr.columns ?? 80, 40) : Number.POSITIVE_INFINITY;
+  const fieldWidth = Math.max(0, ...report.violations.map(({ field }) => textWidth(shortField(field))));
   const [first = "", ...rest] = wrap(report.message, width - 2);
   return [
     `${paintErr.red("✗")} ${paintErr.bold(first)}`,
     ...rest.map((line) => `  ${paintErr.bold(line)}`),
-    ...report.lines.map((line) => `  ${line}`),
+    ...report.violations.map(({ field, description }) => {
+      const name = shortField(field);
+      return name === ""
+        ? `  ${description}`
+        : `  ${paintErr.yellow(name)}${" ".repeat(fieldWidth - textWidth(name))}  ${description}`;
+    }),
+    ...report.notes.map((note) => `  ${note}`),
     ...report.hints.flatMap((hint) => wrap(hint, width - 2)).map((line) => `  ${paintErr.dim(line)}`),
   ].join("\n");
 }
 
-function toJsonReport({ lines, hints, ...rest }: ErrorReport) {
-  return { ...rest, ...(lines.length > 0 && { details: lines }), ...(hints.length > 0 && { hints }) };
+/** A field of a call's arguments as the user has written it. */
+function shortField(field: string): string {
+  return field.replace(/^(call\.)?(arguments\.?|argument_stream(?=\[))/, "");
+}
+
+/** Without what is empty. */
+function toJsonReport(report: ErrorReport) {
+  return Object.fromEntries(
+    Object.entries(report).filter(([, value]) => !(Array.isArray(value) && value.length === 0)),
+  );
 }
 
 /** Such as `toolplane tools show`. */

@@ -51,6 +51,9 @@ export async function register(
     { signal },
   );
   await context.print(renderOffer(context, service, tools, "Registered"));
+  if (service.problems.length > 0) {
+    await context.note(context.paintErr.dim(`\nOnce that is fixed: toolplane refresh ${service.name}`));
+  }
   if (changes.length > 0) {
     await context.print(`\nCompared with before:\n${renderChanges(context, changes)}`);
   }

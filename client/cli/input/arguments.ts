@@ -116,7 +116,12 @@ const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 
 function schemaAt(path: readonly string[], root: JsonObject): JsonObject {
   let schema = resolveSchema(root, root);
-  for (const name of path) schema = resolveSchema(propertiesOf(schema, root).get(name), root);
+  for (const name of path) {
+    const properties = propertiesOf(schema, root);
+    // Protobuf takes a field's own name as well as the one in JSON.
+    const jsonName = name.replaceAll(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+    schema = resolveSchema(properties.get(name) ?? properties.get(jsonName), root);
+  }
   return schema;
 }
 

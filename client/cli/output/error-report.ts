@@ -7,11 +7,12 @@ import {
   HelpSchema,
   PreconditionFailureSchema,
   QuotaFailureSchema,
+  ResourceInfoSchema,
   RetryInfoSchema,
 } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { exitCodeOf } from "../exit-code.ts";
 import { formatDuration } from "./format.ts";
-import { printable, textWidth } from "./text-width.ts";
+import { oneLine, printable } from "./text-width.ts";
 
 /** An error in the words of the command line. */
 export interface ErrorReport {
@@ -21,12 +22,20 @@ export interface ErrorReport {
   /** A stable reason in UPPER_SNAKE_CASE, where the server gave one. */
   readonly reason?: string;
   readonly message: string;
-  /** Facts that belong to the message, such as the fields that are wrong. */
-  readonly lines: readonly string[];
+  /** The fields that are wrong, or what has to be changed before it can work. */
+  readonly violations: readonly Violation[];
+  /** Further facts. */
+  readonly notes: readonly string[];
   /** What to try next. */
   readonly hints: readonly string[];
   /** Finds the request in the server's logs. */
   readonly correlationId?: string;
+}
+
+/** One thing that is wrong, and what would be right. */
+export interface Violation {
+  readonly field: string;
+  readonly description: string;
 }
 
 /** Puts an error of an RPC, with all that its details say, into words. */
@@ -49,11 +58,8 @@ export function describeError(error: ConnectError, url: string): ErrorReport {
     code: codeToString(error.code),
     ...(reason && { reason }),
     message: fields.length > 0 ? fieldsHeadline(fields) : sentence(error.rawMessage, error.code),
-    lines: [
-      ...aligned(fields.map(({ field, description }) => [field, description])),
-      ...aligned(conditions.map(({ subject, description }) => [subject, description])),
-      ...(ours?.reason === "BACKEND_ERROR" ? [origin(ours.metadata)] : []),
-    ],
+    violations: [...fields.map(toViolation), ...conditions.map(toViolation)],
+    notes: ours?.reason === "BACKEND_ERROR" ? [origin(ours.metadata)] : [],
     hints: [
       ...error
         .findDetails(RetryInfoSchema)
@@ -61,7 +67,7 @@ export function describeError(error: ConnectError, url: string): ErrorReport {
       ...error
         .findDetails(HelpSchema)
         .flatMap(({ links }) => links.map((link) => printable(`${link.description}: ${link.url}`))),
-      ...advice(error, infos.length > 0),
+      ...advice(error),
       ...(isOurFault(error.code) && correlationId && !error.rawMessage.includes(correlationId)
         ? [`The server's log has more under the correlation id ${printable(correlationId)}.`]
         : []),
@@ -78,10 +84,8 @@ export function describeDomainError({ init }: DomainError): ErrorReport {
     code: codeToString(code),
     reason,
     message: fields.length > 0 ? "The configuration is not valid" : sentence(message, code),
-    lines: [
-      ...aligned(fields.map(({ field, description }) => [field, description])),
-      ...aligned(preconditions.map(({ subject, description }) => [subject, description])),
-    ],
+    violations: [...fields.map(toViolation), ...preconditions.map(toViolation)],
+    notes: [],
     hints: [],
   };
 }
@@ -122,7 +126,8 @@ function unreachable(url: string, cause: string): ErrorReport {
     code: codeToString(Code.Unavailable),
     reason: "SERVER_UNREACHABLE",
     message: `Cannot reach the Toolplane server at ${url}: ${cause}`,
-    lines: [],
+    violations: [],
+    notes: [],
     hints: [
       "Is it running? Start it: npx toolplane serve",
       "Is it elsewhere? Say where: --url or TOOLPLANE_URL",
@@ -143,14 +148,18 @@ function origin({ service, version, instance_id }: Readonly<Record<string, strin
   );
 }
 
-function advice(error: ConnectError, saysWhy: boolean): string[] {
+function advice(error: ConnectError): string[] {
   switch (error.code) {
+    case Code.NotFound:
+      return error
+        .findDetails(ResourceInfoSchema)
+        .flatMap(({ resourceType }) => LOOK_AROUND[resourceType.toLowerCase()] ?? []);
     case Code.Unauthenticated:
       return ["Name a token: --token or TOOLPLANE_TOKEN"];
     case Code.DeadlineExceeded:
       return ["Allow more time: --timeout 2m"];
     case Code.Unimplemented:
-      return saysWhy
+      return error.findDetails(ErrorInfoSchema).length > 0
         ? []
         : ["Is this a Toolplane server, and as new as this command? See: toolplane version"];
     default:
@@ -158,13 +167,21 @@ function advice(error: ConnectError, saysWhy: boolean): string[] {
   }
 }
 
+/** Where to look for a thing that does not exist. */
+const LOOK_AROUND: Readonly<Record<string, string>> = {
+  service: "See what is registered: toolplane services",
+  tool: "Find tools by words: toolplane tools search <words>",
+};
+
 function isOurFault(code: Code): boolean {
   return code === Code.Internal || code === Code.Unknown || code === Code.DataLoss;
 }
 
-function aligned(rows: readonly (readonly [string, string])[]): string[] {
-  const width = Math.max(0, ...rows.map(([name]) => textWidth(name)));
-  return rows.map(([name, text]) => printable(width === 0 ? text : `${name.padEnd(width)}  ${text}`));
+function toViolation(detail: { description: string } & ({ field: string } | { subject: string })): Violation {
+  return {
+    field: oneLine("field" in detail ? detail.field : detail.subject),
+    description: oneLine(detail.description),
+  };
 }
 
 function sentence(message: string, code: Code): string {

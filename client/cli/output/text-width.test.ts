@@ -33,12 +33,21 @@ describe("truncate", () => {
 });
 
 describe("wrap", () => {
-  it("breaks between words and keeps line breaks and words that are too long", () => {
-    expect(wrap("one two three\nfour incomprehensibilities", 8)).toEqual([
+  it("breaks between words and keeps words that are too long", () => {
+    expect(wrap("one two three\nfour incomprehensibilities", 10)).toEqual([
       "one two",
-      "three",
-      "four",
+      "three four",
       "incomprehensibilities",
+    ]);
+  });
+
+  it("keeps paragraphs and lists", () => {
+    expect(wrap("one\ntwo\n\n- three\n- four\n  five", 20)).toEqual([
+      "one two",
+      "",
+      "- three",
+      "- four",
+      "  five",
     ]);
   });
 });

@@ -26,16 +26,18 @@ export function truncate(text: string, width: number): string {
   return `${kept.trimEnd()}…`;
 }
 
-/** The text on lines of at most `width` cells, broken between words. Line breaks in the text stay. */
+/** The text on lines of at most `width` cells, broken between words. Paragraphs and lists in the text stay. */
 export function wrap(text: string, width: number): string[] {
-  return text.split("\n").flatMap((paragraph) => {
+  const unfolded = text.replaceAll(/(?<=\S)\n(?=[^\s*-])/g, " ");
+  return unfolded.split("\n").flatMap((paragraph) => {
+    const indent = /^ */.exec(paragraph)?.[0] ?? "";
     const lines: string[] = [];
     let line = "";
-    for (const word of paragraph.split(" ")) {
-      const longer = line === "" ? word : `${line} ${word}`;
+    for (const word of paragraph.trim().split(" ")) {
+      const longer = line === "" ? indent + word : `${line} ${word}`;
       if (line !== "" && textWidth(longer) > width) {
         lines.push(line);
-        line = word;
+        line = indent + word;
       } else line = longer;
     }
     return [...lines, line];

@@ -74,13 +74,19 @@ function innerSchema(schema: JsonObject, root: JsonObject): [JsonObject, string]
 
 /** The type of a value in a few words. */
 function typeName(schema: JsonObject, root: JsonObject, depth = 0): string {
-  const alternatives = alternativesOf(schema, root);
-  // Numbers may also be written as text: what counts is that they are numbers.
-  const numbers = alternatives.filter((each) =>
-    typesOf(each).some((type) => /^(number|integer)$/.test(type)),
-  );
-  const telling = numbers.length > 0 ? numbers : alternatives;
-  return [...new Set(telling.map((each) => singleTypeName(each, root, depth)))].join(" | ");
+  const telling = tellingForms(alternativesOf(schema, root));
+  return [...new Set(telling.map((form) => singleTypeName(form, root, depth)))].join(" | ");
+}
+
+/** The JSON of Protobuf has second forms for some values, which say nothing about their type. */
+function tellingForms(forms: readonly JsonObject[]): readonly JsonObject[] {
+  const numbers = forms.filter((form) => typesOf(form).some((type) => /^(number|integer)$/.test(type)));
+  const others = forms.filter((form) => !numbers.includes(form));
+  if (numbers.length === 0 || others.length === 0) return forms;
+  // An enum's value may be its number, a number may be its digits or "NaN".
+  const isEnum = others.some((form) => Array.isArray(form["enum"]) && !form["enum"].includes("NaN"));
+  if (isEnum) return others;
+  return others.every((form) => "enum" in form || "pattern" in form) ? numbers : forms;
 }
 
 function singleTypeName(schema: JsonObject, root: JsonObject, depth: number): string {
@@ -97,12 +103,18 @@ function singleTypeName(schema: JsonObject, root: JsonObject, depth: number): st
   return (types.join(" | ") || "any") + (typeof detail === "string" ? ` (${detail})` : "");
 }
 
+/** How much room the values of an enum may take. */
+const MAX_ENUM = 40;
+
 function enumName(values: readonly JsonValue[]): string {
-  const shown = values
-    .slice(0, 6)
-    .map((value) => (typeof value === "string" ? value : JSON.stringify(value)));
-  const rest = values.length - shown.length;
-  return shown.join(" | ") + (rest > 0 ? ` | … ${rest} more` : "");
+  let name = "";
+  for (const [index, value] of values.entries()) {
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    const longer = index === 0 ? text : `${name} | ${text}`;
+    if (index > 0 && longer.length > MAX_ENUM) return `${name} | … ${values.length - index} more`;
+    name = longer;
+  }
+  return name;
 }
 
 /** Bounds that say no more than the type. */
