@@ -1,4 +1,6 @@
 import type { Readable } from "node:stream";
+import { ConnectError } from "@connectrpc/connect";
+import { DomainError } from "@toolplane/framework";
 import type { Dispatcher } from "undici";
 
 const MAX_REDIRECTS = 3;
@@ -30,7 +32,7 @@ export interface HttpAnswer {
 
 export type ExchangeFailure = "UNREACHABLE" | "TOO_LARGE" | "REDIRECTED" | "UNREADABLE";
 
-/** An exchange that brought no answer. Aborting throws the signal's reason instead. */
+/** An exchange that brought no answer. Aborting throws the signal's reason instead, and a pool its own errors. */
 export class ExchangeError extends Error {
   readonly failure: ExchangeFailure;
 
@@ -158,6 +160,9 @@ function discard(body: Readable): void {
 function failure(signal: AbortSignal, url: URL, error: unknown): unknown {
   if (signal.aborted) {
     return signal.reason;
+  }
+  if (error instanceof ConnectError || error instanceof DomainError) {
+    return error; // The pool of connections has said what is wrong.
   }
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const text = code || (error instanceof Error ? error.message : String(error));

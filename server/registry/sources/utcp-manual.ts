@@ -1,6 +1,6 @@
 import { setImmediate as turn } from "node:timers/promises";
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Dispatcher } from "undici";
@@ -81,9 +81,9 @@ async function fetchManual(
     }
     const detail = signal.aborted
       ? `${url.origin} did not answer in time`
-      : error instanceof ExchangeError
+      : error instanceof ExchangeError || error instanceof DomainError
         ? error.message
-        : `${url.origin} cannot be asked`;
+        : ConnectError.from(error).rawMessage;
     throw unreachable(address, detail, error);
   });
   if (answer.status !== 200) {
