@@ -42,6 +42,9 @@ export interface Listener {
   destroy(): void;
 }
 
+/** How long a client may take to close its side of a connection that the server has ended, in milliseconds. */
+const goodbyeMs = 2_000;
+
 export async function listen(options: ListenerOptions): Promise<Listener> {
   const { limits, logger, clock, tls } = options;
   const sockets = new Set<Socket>();
@@ -77,14 +80,6 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     },
     options.onRequest,
   );
-  http2.on("session", (session) => {
-    sessions.add(session);
-    session.once("close", () => sessions.delete(session));
-    superviseSession(session, options);
-    if (draining) {
-      session.close();
-    }
-  });
   http2.on("sessionError", (error) => logger.debug({ err: error }, "an HTTP/2 connection failed"));
 
   function accept(socket: Socket, protocol: "h1" | "h2") {
@@ -92,6 +87,15 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     if (protocol === "h2") {
       // An HTTP/2 session does not notice by itself that the client has ended the connection.
       socket.allowHalfOpen = false;
+      // The session is made and announced while the event is emitted.
+      http2.once("session", (session) => {
+        sessions.add(session);
+        session.once("close", () => sessions.delete(session));
+        superviseSession(session, socket, options);
+        if (draining) {
+          session.close();
+        }
+      });
       http2.emit("connection", socket);
     } else {
       http1.emit("connection", socket);
@@ -178,15 +182,23 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
  * Closes an HTTP/2 connection that has no streams for too long. Activity below that, such as pings or half a header
  * block, does not count.
  */
-function superviseSession(session: ServerHttp2Session, { limits, clock, logger }: ListenerOptions): void {
+function superviseSession(
+  session: ServerHttp2Session,
+  socket: Socket,
+  { limits, clock, logger }: ListenerOptions,
+): void {
   let open = 0;
   let cancel = clock.after(limits.headersTimeoutMs, () => {
     logger.debug("an HTTP/2 connection did not introduce itself in time");
-    session.destroy();
+    socket.destroy();
   });
   function awaitStream() {
     cancel();
-    cancel = clock.after(limits.idleTimeoutMs, () => session.close());
+    cancel = clock.after(limits.idleTimeoutMs, () => {
+      session.close();
+      // A session waits for a header block that is never completed, and for the client to close its side.
+      cancel = clock.after(goodbyeMs, () => socket.destroy());
+    });
   }
   session.once("remoteSettings", () => {
     if (open === 0) {
@@ -203,5 +215,5 @@ function superviseSession(session: ServerHttp2Session, { limits, clock, logger }
       }
     });
   });
-  session.once("close", () => cancel());
+  socket.once("close", () => cancel());
 }

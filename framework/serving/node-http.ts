@@ -17,6 +17,11 @@ export function peerOf(request: NodeRequest): string {
     : `${remoteAddress.includes(":") ? `[${remoteAddress}]` : remoteAddress}:${remotePort}`;
 }
 
+/** Whether nobody can be answered any more. Node's responses over HTTP/2 do not know themselves. */
+export function isGone(response: NodeResponse): boolean {
+  return "stream" in response ? response.stream.destroyed || response.stream.closed : response.destroyed;
+}
+
 /** Sends the status and the headers. */
 export function writeHead(response: NodeResponse, status: number, headers: Headers): void {
   const cookies = headers.getSetCookie();

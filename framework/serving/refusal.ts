@@ -5,7 +5,7 @@ import { Code, type ConnectError, encodeBinaryHeader } from "@connectrpc/connect
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "@toolplane/gen/google/rpc/status_pb.js";
-import type { NodeRequest, NodeResponse } from "./node-http.ts";
+import { isGone, type NodeRequest, type NodeResponse } from "./node-http.ts";
 import { rpcProtocol } from "./rpc-protocol.ts";
 
 /**
@@ -20,7 +20,10 @@ export function refuse(
   error: ConnectError,
   httpStatus: number = httpStatusOf(error.code),
 ): void {
-  if (response.headersSent || response.destroyed) {
+  if (isGone(response)) {
+    return;
+  }
+  if (response.headersSent) {
     response.destroy();
     return;
   }

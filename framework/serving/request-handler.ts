@@ -11,7 +11,7 @@ import type { Logger } from "../logging.ts";
 import { correlationIdHeader, correlationIdOf } from "./correlation-id.ts";
 import type { Cors } from "./cors.ts";
 import type { ServeLimits } from "./limits.ts";
-import { type NodeHandler, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
+import { isGone, type NodeHandler, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
 import { refuse } from "./refusal.ts";
 import { writeResponse } from "./response-writer.ts";
 import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
@@ -153,8 +153,10 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     response.once("close", cancel);
   }
 
-  return {
-    handle(request, response) {
+  /** Answers a request whatever happens; never rejects. */
+  async function answer(request: NodeRequest, response: NodeResponse): Promise<void> {
+    try {
+      response.on("error", (error) => logger.debug({ err: error }, "a response failed"));
       if (!("stream" in response)) {
         response.shouldKeepAlive = !draining && response.shouldKeepAlive;
         open.add(response);
@@ -165,25 +167,27 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
           }
         });
       }
-      response.on("error", (error) => logger.debug({ err: error }, "a response failed"));
       const correlationId = correlationIdOf(request.headers);
       response.setHeader(correlationIdHeader, correlationId);
-      handle(request, response, correlationId)
-        .then(() => endUnreadBody(request, response, clock))
-        .catch((error: unknown) => {
-          const gone = response.destroyed;
-          logger[gone ? "debug" : "error"](
-            { err: error, correlationId, path: request.url },
-            "a request failed",
-          );
-          if (!gone) {
-            refuse(
-              request,
-              response,
-              domainConnectError({ code: Code.Internal, reason: "INTERNAL", message: "internal error" }),
-            );
-          }
-        });
+      await handle(request, response, correlationId);
+      endUnreadBody(request, response, clock);
+    } catch (error) {
+      if (isGone(response)) {
+        logger.debug({ err: error, path: request.url }, "a request failed whose client has left");
+        return;
+      }
+      logger.error({ err: error, path: request.url }, "a request failed");
+      refuse(
+        request,
+        response,
+        domainConnectError({ code: Code.Internal, reason: "INTERNAL", message: "internal error" }),
+      );
+    }
+  }
+
+  return {
+    handle(request, response) {
+      void answer(request, response);
     },
     drain() {
       draining = true;
@@ -249,7 +253,7 @@ function checkQuery(query: URLSearchParams): void {
 
 /** A client that was answered before it had sent everything is told to stop, and given a moment to do so. */
 function endUnreadBody(request: NodeRequest, response: NodeResponse, clock: Clock): void {
-  if (request.complete || response.destroyed) {
+  if (request.complete || isGone(response)) {
     return;
   }
   if ("stream" in request) {

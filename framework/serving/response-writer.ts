@@ -1,6 +1,6 @@
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import type { Clock } from "../clock.ts";
-import { type NodeResponse, writeChunk, writeHead } from "./node-http.ts";
+import { isGone, type NodeResponse, writeChunk, writeHead } from "./node-http.ts";
 
 export interface WriteOptions {
   readonly clock: Clock;
@@ -23,7 +23,7 @@ export async function writeResponse(
   try {
     // Headers follow the first message: until then a handler may set some.
     let chunk = await chunks?.next();
-    if (response.destroyed) {
+    if (isGone(response)) {
       return;
     }
     // Written out even where no message follows: else Node's HTTP/2 ends the stream with them, without trailers.
@@ -37,7 +37,7 @@ export async function writeResponse(
         return;
       }
       chunk = await chunks?.next();
-      if (response.destroyed) {
+      if (isGone(response)) {
         return;
       }
     }

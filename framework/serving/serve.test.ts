@@ -13,7 +13,8 @@ import {
   serverCertificate,
   serverKey,
 } from "../test-support/certificates.ts";
-import { sampleImplementation, serveSample } from "../test-support/sample-server.ts";
+import { sampleImplementation } from "../test-support/sample-implementation.ts";
+import { serveSample } from "../test-support/sample-server.ts";
 import { SampleService } from "../test-support/sample-service.ts";
 import { transports } from "../test-support/transports.ts";
 

@@ -2,36 +2,8 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { onTestFinished } from "vitest";
 import { createLogger } from "../logging.ts";
 import { type ServeOptions, type Server, serve } from "../serving/serve.ts";
+import { sampleImplementation } from "./sample-implementation.ts";
 import { SampleService } from "./sample-service.ts";
-
-export const sampleImplementation: ServiceImpl<typeof SampleService> = {
-  echo: ({ value }) => ({ value }),
-  reflect: (request) => request,
-  measure: ({ value }) => ({ value: value.byteLength }),
-  async *count({ value }) {
-    for (let number = 1; number <= value; number++) {
-      yield { value: number };
-    }
-  },
-  async *flood(_request, { signal }) {
-    const value = new Uint8Array(64 * 1024);
-    while (!signal.aborted) {
-      yield { value };
-    }
-  },
-  async join(requests) {
-    const texts: string[] = [];
-    for await (const { value } of requests) {
-      texts.push(value);
-    }
-    return { value: texts.join(" ") };
-  },
-  async *chat(requests) {
-    for await (const { value } of requests) {
-      yield { value: `${value}!` };
-    }
-  },
-};
 
 export interface SampleServer extends Server {
   /** Everything that was logged, parsed. */
