@@ -1,0 +1,482 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createInterface } from "node:readline";
+import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
+import { durationFromMs, timestampFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  RetryInfoSchema,
+} from "@toolplane/gen/google/rpc/error_details_pb.js";
+import { HealthStatus, ServiceState } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { Streaming, type Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type CliOptions, runCli, startCli } from "../testing/run-cli.ts";
+import { aService, aTool, type StubServer, startStubServer } from "../testing/stub-server.ts";
+import { SHELLS } from "./commands/completion.ts";
+import { ExitCode } from "./exit-code.ts";
+
+const tools: readonly Tool[] = [
+  aTool(),
+  aTool({
+    name: "weather.acme.weather.v1.WeatherService.Watch",
+    alias: "weather.Watch",
+    description: "Streams the weather\u001b[2J as it changes.",
+    streaming: Streaming.SERVER,
+  }),
+  aTool({ name: "weather.Record", alias: "weather.Record", streaming: Streaming.CLIENT }),
+  aTool({ name: "weather.Hang", alias: "weather.Hang", streaming: Streaming.SERVER }),
+  ...["Internal", "Limited", "Invalid", "Denied", "Down", "Slow", "Text"].map((name) =>
+    aTool({ name: `fail.${name}`, alias: `fail.${name}` }),
+  ),
+];
+
+const failures: Readonly<Record<string, () => ConnectError>> = {
+  "fail.Internal": () =>
+    new ConnectError("internal error", Code.Internal, { "x-correlation-id": "abc-123" }, [
+      { desc: ErrorInfoSchema, value: create(ErrorInfoSchema, { reason: "INTERNAL", domain: "toolplane" }) },
+    ]),
+  "fail.Limited": () =>
+    new ConnectError("too many calls", Code.ResourceExhausted, undefined, [
+      { desc: RetryInfoSchema, value: create(RetryInfoSchema, { retryDelay: durationFromMs(3_000) }) },
+    ]),
+  "fail.Invalid": () =>
+    new ConnectError("arguments.days: too many", Code.InvalidArgument, undefined, [
+      {
+        desc: BadRequestSchema,
+        value: create(BadRequestSchema, {
+          fieldViolations: [
+            { field: "call.arguments.days", description: "must be at most 14" },
+            { field: "call.arguments.place.lat", description: "must be a number" },
+          ],
+        }),
+      },
+    ]),
+  "fail.Denied": () => new ConnectError("a token is needed", Code.Unauthenticated),
+  "fail.Down": () =>
+    new ConnectError("connection refused", Code.Unavailable, undefined, [
+      {
+        desc: ErrorInfoSchema,
+        value: create(ErrorInfoSchema, {
+          reason: "BACKEND_ERROR",
+          domain: "toolplane",
+          metadata: { service: "weather", version: "1.2.0", instance_id: "weather-1" },
+        }),
+      },
+    ]),
+  "fail.Slow": () => new ConnectError("the deadline passed", Code.DeadlineExceeded),
+};
+
+let server: StubServer;
+let calls: ToolCall[] = [];
+let hanging: Promise<unknown>;
+
+beforeAll(async () => {
+  const services = [
+    aService(),
+    aService({ name: "billing", state: ServiceState.DEGRADED, version: "2.0.0", tags: [] }),
+  ];
+  server = await startStubServer(
+    {
+      listServices: ({ pageToken, pageSize }) => {
+        const start = Number(pageToken || 0);
+        const end = Math.min(start + (pageSize || 100), 2_500);
+        return {
+          services: Array.from({ length: end - start }, (_, n) => services[(start + n) % 2] ?? aService()),
+          nextPageToken: end < 2_500 ? String(end) : "",
+          totalSize: 2_500,
+        };
+      },
+      listTools: () => ({ tools: [...tools], totalSize: tools.length }),
+      getTool: ({ name }) => {
+        const tool = tools.find((each) => each.name === name || each.alias === name);
+        if (tool === undefined) throw new ConnectError(`tool "${name}" does not exist`, Code.NotFound);
+        return { tool };
+      },
+      checkHealth: () => ({
+        checks: [HealthStatus.HEALTHY, HealthStatus.UNHEALTHY].map((status, n) => ({
+          service: "weather",
+          version: "1.2.0",
+          environment: "default",
+          instanceId: `weather-${n}`,
+          status,
+          latency: durationFromMs(3),
+          time: timestampFromMs(0),
+        })),
+      }),
+      async *watchServices(_, { signal }) {
+        yield { event: { case: "updated", value: aService() } };
+        yield { event: { case: "synced", value: { revision: 1n } } };
+        await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      },
+    },
+    {
+      async *callToolStream({ call }, { signal }) {
+        if (call === undefined) return;
+        calls.push(call);
+        const failure = failures[call.tool];
+        if (failure !== undefined) throw failure();
+        yield { event: { case: "started", value: { tool: call.tool } } };
+        for (const value of resultsOf(call)) {
+          yield {
+            event: {
+              case: "result",
+              value: { value: { case: "json", value: fromJson(ValueSchema, value) } },
+            },
+          };
+        }
+        if (call.tool === "weather.Hang") {
+          hanging = new Promise((resolve) => signal.addEventListener("abort", resolve));
+          await hanging;
+        }
+        yield {
+          event: {
+            case: "finished",
+            value: { tool: call.tool, resultCount: 1, duration: durationFromMs(12) },
+          },
+        };
+      },
+    },
+  );
+});
+afterAll(() => server[Symbol.asyncDispose]());
+beforeEach(() => {
+  calls = [];
+});
+
+function resultsOf(call: ToolCall): JsonValue[] {
+  if (call.tool === "fail.Text") return ["plain\ntext"];
+  if (call.tool === "weather.acme.weather.v1.WeatherService.Watch") return [{ n: 1 }, { n: 2 }];
+  return [{ sunny: true }];
+}
+
+const run = (args: readonly string[], options: CliOptions = {}) =>
+  runCli(args, { url: server.url, ...options });
+
+describe("help", () => {
+  it("gives examples and options for every command", async () => {
+    const commands = [
+      ["serve"],
+      ["register"],
+      ["deregister"],
+      ["discover"],
+      ["services", "list"],
+      ["services", "show"],
+      ["services", "watch"],
+      ["refresh"],
+      ["tools", "list"],
+      ["tools", "search"],
+      ["tools", "show"],
+      ["call"],
+      ["health"],
+      ["monitor"],
+      ["version"],
+      ["completion"],
+    ];
+    const results = await Promise.all(commands.map((command) => run([...command, "--help"])));
+    for (const [index, { code, stdout, stderr }] of results.entries()) {
+      const command = commands[index]?.join(" ");
+      expect([code, stderr], command).toEqual([0, ""]);
+      expect(stdout, command).toContain(`Usage: toolplane ${command}`);
+      expect(stdout, command).toMatch(/Examples:\n {2}\$ .*toolplane/);
+      expect(stdout, command).toContain("--json");
+    }
+  });
+
+  it("lists the commands and the exit codes", async () => {
+    const { stdout } = await run(["--help"]);
+    expect(stdout).toMatch(/Commands:[\s\S]*serve[\s\S]*register <name> <address>[\s\S]*completion/);
+    expect(stdout).toContain("Exit codes:");
+    expect(stdout).not.toContain("__complete");
+  });
+
+  it("answers to the --version that people try first", async () => {
+    expect(await run(["--version"])).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^toolplane {2}\d+\.\d+/),
+    });
+  });
+});
+
+describe("a wrong command line", () => {
+  it.each([
+    [["servcies"], "Unknown command 'servcies'", "services"],
+    [["services", "--helth", "x"], "Unknown option '--helth'", "--health"],
+    [["tools", "show"], "Missing required argument 'tool'", ""],
+    [["services", "--timeout", "soon"], '--timeout: "soon" is not a length of time', "30s"],
+    [["services", "--limit", "x"], '--limit: "x" is not a whole number', "toolplane services list --help"],
+    [["services", "--url", "ftp://x"], '"ftp://x" is not the address of a server', "http://host:port"],
+    [["services", "--health", "fine"], '--health: "fine" is not one of', ""],
+    [
+      ["register", "a", "b:1", "--source", "carrier-pigeon"],
+      "is not one of reflection, utcp and descriptors",
+      "",
+    ],
+    [["register", "a", "b:1", "--manual", "x.json", "--descriptors", "y"], "one source", ""],
+    [["register", "a", "b:1", "--metadata", "x"], "is not written as key=value", ""],
+    [["deregister"], "Say what to remove", ""],
+    [["call", "weather.GetForecast", "Berlin"], "neither JSON nor a pair", "city=Berlin"],
+    [["completion", "cmd.exe"], "is invalid", "bash"],
+  ])("%j is explained, with what to try instead", async (args, message, hint) => {
+    const { code, stdout, stderr } = await run(args);
+    expect(code).toBe(ExitCode.usage);
+    expect(stdout).toBe("");
+    expect(stderr).toContain(message);
+    expect(stderr).toContain(hint);
+    expect(stderr).not.toMatch(/ at .*\.ts/);
+  });
+});
+
+describe("listings", () => {
+  it("are tables for people, read page by page", async () => {
+    const { code, stdout, stderr } = await run(["services", "--limit", "1500"]);
+    expect(code).toBe(0);
+    const lines = stdout.trimEnd().split("\n");
+    expect(lines).toHaveLength(1_501);
+    expect(lines[0]).toMatch(/^SERVICE +VERSION +ENVIRONMENT +STATE +INSTANCES +TOOLS +CHANGED +TAGS$/);
+    expect(lines[1]).toMatch(/^weather +1\.2\.0 +default +● ready +1\/1 healthy +2 +\S+( ago)? +demo$/);
+    expect(lines[2]).toMatch(/^billing +2\.0\.0 +default +▲ degraded/);
+    expect(stderr).toContain("1500 of 2,500 services; --limit 0 lists all.");
+  });
+
+  it("are one JSON document for programs", async () => {
+    const { stdout, stderr } = await run(["services", "--limit", "0", "--json"]);
+    const document = JSON.parse(stdout);
+    expect(document.services).toHaveLength(2_500);
+    expect(document.services[0]).toMatchObject({
+      name: "weather",
+      state: "SERVICE_STATE_READY",
+      toolCount: 2,
+    });
+    expect(document).toMatchObject({ totalSize: 2_500 });
+    expect(stderr).toBe("");
+  });
+
+  it("do not let a service's words command the terminal", async () => {
+    const { stdout } = await run(["tools"]);
+    expect(stdout).toContain("weather.Watch");
+    expect(stdout).not.toContain("\u001b");
+  });
+
+  it("are coloured only where colours are wanted", async () => {
+    const [forced, refused, option, piped] = await Promise.all([
+      run(["services"], { env: { FORCE_COLOR: "1" } }),
+      run(["services"], { env: { FORCE_COLOR: "1", NO_COLOR: "1" } }),
+      run(["services", "--no-color"], { env: { FORCE_COLOR: "1" } }),
+      run(["services"]),
+    ]);
+    expect(forced.stdout).toContain("\u001b[32m● ready");
+    for (const { stdout } of [refused, option, piped]) expect(stdout).not.toContain("\u001b");
+  });
+});
+
+describe("call", () => {
+  it("turns pairs into the JSON that the schema asks for", async () => {
+    const args = [
+      "call",
+      "weather.GetForecast",
+      "city=12",
+      "days=3",
+      "place.lat=52.5",
+      "tags=a",
+      "tags=b",
+      "metric:=true",
+    ];
+    const { code, stdout } = await run([...args, "--timeout", "5s", "--request-id", "--version", "1.2.0"]);
+    expect([code, stdout]).toEqual([0, '{"sunny":true}\n']);
+    expect(calls[0]).toMatchObject({
+      tool: "weather.acme.weather.v1.WeatherService.GetForecast",
+      input: { value: { city: "12", days: 3, place: { lat: 52.5 }, tags: ["a", "b"], metric: true } },
+      version: "1.2.0",
+      timeout: { seconds: 5n },
+      requestId: expect.stringMatching(/^[0-9a-f-]{36}$/),
+    });
+  });
+
+  it("reads JSON from stdin", async () => {
+    await run(["call", "weather.GetForecast", "-"], { input: '{"city": "Berlin"}' });
+    expect(calls[0]?.input.value).toEqual({ city: "Berlin" });
+  });
+
+  it("reads a line for each message of a tool that takes a stream", async () => {
+    await run(["call", "weather.Record"], { input: '{"city": "a"}\n{"city": "b"}\n' });
+    expect(calls[0]?.argumentStream).toEqual([{ city: "a" }, { city: "b" }]);
+  });
+
+  it("prints one document with --json, and one a line for a tool that streams", async () => {
+    const [single, stream, raw, rawText] = await Promise.all([
+      run(["call", "weather.GetForecast", "city=x", "--json"]),
+      run(["call", "weather.Watch", "city=x", "--json"]),
+      run(["call", "weather.Watch", "city=x", "--raw"]),
+      run(["call", "fail.Text", "--raw"]),
+    ]);
+    expect(JSON.parse(single.stdout)).toMatchObject({
+      result: { sunny: true },
+      info: { duration: "0.012s" },
+    });
+    const lines = stream.stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(lines).toEqual([{ result: { n: 1 } }, { result: { n: 2 } }, { info: expect.anything() }]);
+    expect(raw.stdout).toBe('{"n":1}\n{"n":2}\n');
+    expect(rawText.stdout).toBe("plain\ntext\n");
+  });
+
+  it.each([
+    ["nope", ExitCode.notFound, ['✗ Tool "nope" does not exist']],
+    ["fail.Internal", ExitCode.failure, ["✗ Internal error", "correlation id abc-123"]],
+    ["fail.Limited", ExitCode.limited, ["✗ Too many calls", "Try again in 3 s."]],
+    [
+      "fail.Invalid",
+      ExitCode.invalidArguments,
+      ["✗ The arguments are not valid", "  days       must be at most 14", "  place.lat  must be a number"],
+    ],
+    ["fail.Denied", ExitCode.notPermitted, ["✗ A token is needed", "--token"]],
+    ["fail.Down", ExitCode.unavailable, ["✗ Connection refused", "From weather 1.2.0 (instance weather-1)"]],
+    ["fail.Slow", ExitCode.timeout, ["✗ The deadline passed", "--timeout"]],
+  ])("says what went wrong with %s and exits with %i", async (tool, expected, texts) => {
+    const { code, stdout, stderr } = await run(["call", tool, "city=x"]);
+    expect(code).toBe(expected);
+    expect(stdout).toBe("");
+    for (const text of texts) expect(stderr).toContain(text);
+    expect(stderr).not.toMatch(/ at .*\.ts/);
+  });
+
+  it("writes errors as JSON with --json", async () => {
+    const { stderr } = await run(["call", "fail.Invalid", "--json"]);
+    expect(JSON.parse(stderr)).toMatchObject({
+      error: {
+        exitCode: ExitCode.invalidArguments,
+        code: "invalid_argument",
+        violations: [{ field: "call.arguments.days", description: "must be at most 14" }, {}],
+      },
+    });
+  });
+
+  it("prints results as they come, and cancels the call when it is interrupted", async () => {
+    const child = startCli(["call", "weather.Hang", "city=x"], { url: server.url });
+    const [line] = await once(createInterface({ input: child.stdout }), "line");
+    expect(line).toBe('{"sunny":true}');
+    child.kill("SIGINT");
+    const [code] = await once(child, "close");
+    expect(code).toBe(ExitCode.interrupted);
+    await hanging;
+  });
+
+  it("ends quietly when the reader of its output has seen enough", async () => {
+    const child = startCli(["services", "watch"], { url: server.url });
+    await once(createInterface({ input: child.stdout }), "line");
+    child.stdout.destroy();
+    let stderr = "";
+    child.stderr.on("data", (data) => {
+      stderr += data;
+    });
+    child.kill("SIGINT");
+    await once(child, "close");
+    expect(stderr).toBe("");
+  });
+});
+
+describe("health", () => {
+  it("exits with 1 when an instance is unhealthy", async () => {
+    const { code, stdout } = await run(["health"]);
+    expect(code).toBe(ExitCode.failure);
+    expect(stdout).toMatch(/weather-0 +● healthy +3 ms\nweather .*weather-1 +✗ unhealthy +3 ms/);
+  });
+});
+
+describe("a watch", () => {
+  it.each([["services", "watch"], ["monitor"]])(
+    "of %s prints one event a line into a pipe",
+    async (...command) => {
+      const child = startCli([...command, "--json"], { url: server.url });
+      const lines: string[] = [];
+      for await (const line of createInterface({ input: child.stdout })) {
+        lines.push(line);
+        if (lines.length === 2) child.kill("SIGINT");
+      }
+      expect(JSON.parse(lines[0] ?? "")).toMatchObject({ updated: { name: "weather" } });
+      expect(JSON.parse(lines[1] ?? "")).toEqual({ synced: { revision: "1" } });
+      expect(child.exitCode ?? (await once(child, "close"))[0]).toBe(ExitCode.interrupted);
+    },
+  );
+});
+
+describe("without a server", () => {
+  it("says where it looked and how to start one", async () => {
+    const { code, stderr } = await run(["services"], { url: "http://127.0.0.1:1" });
+    expect(code).toBe(ExitCode.unavailable);
+    expect(stderr).toContain(
+      "Cannot reach the Toolplane server at http://127.0.0.1:1: the connection was refused",
+    );
+    expect(stderr).toContain("npx toolplane serve");
+    expect(stderr).toContain("TOOLPLANE_URL");
+  });
+
+  it("says so when something else listens there", async () => {
+    const other = createServer((_, response) => response.writeHead(404).end("nothing here"));
+    await new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve));
+    const { port } = other.address() as AddressInfo; // A TCP server has no other kind of address.
+    const { code, stderr } = await run(["services"], { url: `127.0.0.1:${port}` });
+    other.close();
+    expect(code).toBe(ExitCode.failure);
+    expect(stderr).toContain("Is this a Toolplane server");
+  });
+
+  it("gives up after --timeout", async () => {
+    const silent = createServer(() => {});
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+    const { port } = silent.address() as AddressInfo; // A TCP server has no other kind of address.
+    const { code } = await run(["services", "--timeout", "100ms"], { url: `http://127.0.0.1:${port}` });
+    silent.closeAllConnections();
+    silent.close();
+    expect(code).toBe(ExitCode.timeout);
+  });
+
+  it("still shows the version of the command", async () => {
+    const { code, stdout } = await run(["version"], { url: "http://127.0.0.1:1" });
+    expect(code).toBe(ExitCode.unavailable);
+    expect(stdout).toMatch(/^toolplane {2}\d/);
+  });
+});
+
+describe("completion", () => {
+  it.each(SHELLS)("prints a script for %s", async (shell) => {
+    const { code, stdout } = await run(["completion", shell]);
+    expect(code).toBe(0);
+    expect(stdout).toContain("__complete --");
+  });
+
+  it.each([
+    [["ser"], ["serve", "services"]],
+    [["services", "l"], ["list"]],
+    [["services", "list", "--env"], ["--environment"]],
+    [
+      ["completion", ""],
+      ["bash", "zsh", "fish"],
+    ],
+    [["call", "weather.G"], ["weather.GetForecast"]],
+    [["--json", "tools", "show", "weather.W"], ["weather.Watch"]],
+    [["call", "weather.GetForecast", "city=x", "p"], ["place="]],
+    [["deregister", "bi"], ["billing"]],
+    [["services", "list", "--tag", ""], []],
+  ])("completes %j to %j", async (words, expected) => {
+    const { code, stdout } = await run(["__complete", "--", ...words]);
+    expect(code).toBe(0);
+    expect(
+      stdout
+        .split("\n")
+        .filter(Boolean)
+        .map((line) => line.split("\t")[0]),
+    ).toEqual(expected);
+  });
+
+  it("keeps silent when the server cannot be asked", async () => {
+    const result = await run(["__complete", "--", "call", "w"], { url: "http://127.0.0.1:1" });
+    expect(result).toEqual({ code: 0, stdout: "", stderr: "" });
+  });
+});
