@@ -67,6 +67,8 @@ async function tour() {
       services.time.address,
       "--tag",
       "calendar",
+      "--health",
+      "grpc",
       "--health-interval",
       "1s",
     );
@@ -104,11 +106,11 @@ async function tour() {
   }
   if (services.diff) {
     const versions = '{"name": "draft", "text": "a\\nb"}\n{"name": "final", "text": "a\\nB\\nc"}\n';
-    await toolplane.withInput(versions, "call", "diff.FollowVersions", "-");
+    await piped(versions, "call", "diff.FollowVersions", "-");
   }
 
   title("Arguments are checked before anything is sent");
-  await toolplane("call", "text.AnalyzeText", "text=", "top_words:=1000");
+  await refused("call", "text.AnalyzeText", "text=", "top_words:=1000");
 
   title("Health");
   await toolplane("health");
@@ -128,20 +130,29 @@ async function tour() {
   say(styleText("green", "That was the tour. `npm start` starts a server that stays."));
 }
 
-/** Shows a command and runs it, its output as it comes. A command may fail: then that is what there is to see. */
-function toolplane(...args) {
-  return execute(args, undefined);
+/** Shows a command and runs it, its output as it comes. */
+async function toolplane(...args) {
+  await expectCode(args, undefined, (code) => code === 0);
 }
-toolplane.withInput = (input, ...args) => execute(args, input);
 
-function execute(args, input) {
+/** The same for a command that reads what another one writes. */
+async function piped(input, ...args) {
+  await expectCode(args, input, (code) => code === 0);
+}
+
+/** The same for a command whose failure is what there is to see. */
+async function refused(...args) {
+  await expectCode(args, undefined, (code) => code > 0);
+}
+
+async function expectCode(args, input, wanted) {
   shown(`toolplane ${args.map(quoted).join(" ")}`, input);
-  return new Promise((resolve, reject) => {
-    const child = start(args, [input === undefined ? "ignore" : "pipe", "inherit", "inherit"]);
-    child.stdin?.end(input);
-    child.once("error", reject);
-    child.once("close", resolve);
-  });
+  const child = start(args, [input === undefined ? "ignore" : "pipe", "inherit", "inherit"]);
+  child.stdin?.end(input);
+  const code = await new Promise((resolve, reject) => child.once("close", resolve).once("error", reject));
+  if (!wanted(code)) {
+    throw new Error(`the command ended with code ${code}, which is not what the tour expects`);
+  }
 }
 
 function start(args, stdio) {
