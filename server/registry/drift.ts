@@ -1,11 +1,15 @@
 import type { SchemaChange } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Logger } from "pino";
+import { diffTools } from "../tools/schema/index.ts";
 import type { CatalogueService } from "./catalogue.ts";
 import { createLruCache } from "./lru-cache.ts";
+import { toolName } from "./messages.ts";
 import { describeKey } from "./service-key.ts";
-import type { DiscoveredTool } from "./sources/source.ts";
 import type { Store } from "./store.ts";
 import { decodeToolSet } from "./tool-set.ts";
+
+/** So many breaking changes are logged one by one. */
+const LOGGED = 20;
 
 /** Says how what a service offers differs from what it offered before. */
 export interface Drift {
@@ -25,10 +29,18 @@ export function createDrift(store: Pick<Store, "toolSets">, logger: Logger): Dri
       for await (const { digest, bytes } of store.toolSets([previousToolSet])) {
         const previous = decodeToolSet(digest, bytes, createLruCache(0));
         const changes = diffTools(previous.tools(), service.tools.tools());
+        for (const change of changes) {
+          change.tool = toolName(service, change.tool);
+        }
         const breaking = changes.filter((change) => change.breaking);
         if (breaking.length > 0) {
           logger.warn(
-            { service: describeKey(service), changes: breaking.map(({ message }) => message).slice(0, 20) },
+            {
+              service: describeKey(service),
+              changes: breaking
+                .slice(0, LOGGED)
+                .map(({ tool, path, message }) => `${tool} ${path}: ${message}`),
+            },
             "the service's tools have changed in ways that can break callers",
           );
         } else if (changes.length > 0) {
@@ -42,8 +54,4 @@ export function createDrift(store: Pick<Store, "toolSets">, logger: Logger): Dri
       return [];
     },
   };
-}
-
-function diffTools(_before: readonly DiscoveredTool[], _after: readonly DiscoveredTool[]): SchemaChange[] {
-  return [];
 }

@@ -37,7 +37,7 @@ export function toService(service: CatalogueService): Service {
     ...(spec.healthCheck ? { healthCheck: spec.healthCheck } : {}),
     headers: spec.headers,
     state: stateOf(service),
-    problems: service.problems.map(toProblem),
+    problems: service.problems.map((problem) => toProblem(service, problem)),
     instances: service.instances.map(toInstance),
     toolCount: service.tools?.names.length ?? 0,
     schemaDigest: service.schemaDigest,
@@ -72,8 +72,13 @@ function toInstance(instance: CatalogueInstance): Instance {
   });
 }
 
-function toProblem({ tool, reason, message, time }: StoredProblem) {
-  return create(ProblemSchema, { tool, reason, message, time: timestampFromMs(time) });
+function toProblem(service: CatalogueService, { tool, reason, message, time }: StoredProblem) {
+  return create(ProblemSchema, {
+    tool: tool && toolName(service, tool),
+    reason,
+    message,
+    time: timestampFromMs(time),
+  });
 }
 
 /** A tool's stable name. */

@@ -10,17 +10,11 @@ import {
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus, Lifetime, ServiceState } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { SampleService } from "../../framework/test-support/sample-service.ts";
 import type { Database } from "../storage/database.ts";
 import { openTestDatabase } from "../storage/testing.ts";
-import {
-  described,
-  emptyRegistry,
-  instance,
-  openRegistry,
-  service,
-  startServer,
-  weatherDescriptors,
-} from "./test-support.ts";
+import { described, instance, service, weatherDescriptors } from "./test-specs.ts";
+import { emptyRegistry, openRegistry, startServer } from "./test-support.ts";
 
 let shared: Database;
 
@@ -465,4 +459,31 @@ test("the server's own services are tools while it runs", async () => {
   expect(registry.resolveTool("toolplane.GetForecast", {}).instances).toHaveLength(1);
   await registry.close();
   await expect.poll(() => watching.counts().services).toBe(0);
+});
+
+test("changed schemas are reported, also when the service was gone in between", async () => {
+  const registry = await emptyRegistry(shared);
+  const register = (fields: string[], methods = ["GetForecast"]) =>
+    registry.register(
+      described({ name: "drift" }, weatherDescriptors(methods, fields)),
+      instance({ endpoint: "localhost:1" }),
+    );
+  const { instanceId } = await register(["city", "country"]);
+  expect((await register(["city", "country"])).changes).toEqual([]);
+  await registry.deregister({ instanceId });
+  const { changes } = await register(["city"], ["GetForecast", "ListAlerts"]);
+  expect(changes).toMatchObject([
+    { tool: "drift.acme.weather.v1.WeatherService.GetForecast", path: "input.country", breaking: true },
+    { tool: "drift.acme.weather.v1.WeatherService.ListAlerts", path: "", breaking: false },
+  ]);
+});
+
+test("a server that comes back with other tools is noticed by itself", async () => {
+  const registry = await emptyRegistry(shared, { refreshIntervalMs: 100 });
+  const server = await startServer({ routes: (router) => router.service(SampleService, {}) });
+  await registry.register(service({ name: "sample" }), instance({ endpoint: server.url }));
+  expect(registry.counts().tools).toBe(7);
+  await server.close();
+  await startServer({ listen: `127.0.0.1:${server.address.port}` });
+  await expect.poll(() => registry.counts().tools, { timeout: 15_000 }).toBe(11);
 });

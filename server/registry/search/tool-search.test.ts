@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import type { CatalogueService } from "../catalogue.ts";
 import type { ToolPredicate } from "../filter.ts";
 import { createLruCache } from "../lru-cache.ts";
-import { service as serviceSpec } from "../test-support.ts";
+import { service as serviceSpec } from "../test-specs.ts";
 import { decodeToolSet, encodeToolSet } from "../tool-set.ts";
 import { createToolSearch, type ToolSearch } from "./tool-search.ts";
 
