@@ -54,6 +54,10 @@ export class Broker {
   readonly #idle = new Set<Connection>();
   readonly #closing = new AbortController();
   readonly #openings = new Set<Promise<void>>();
+  /** Routes that requests wait for. */
+  readonly #queued = new Set<Lane>();
+  #serving = false;
+  #changed = false;
   #total = 0;
   #waiting = 0;
   #requests = 0;
@@ -170,6 +174,9 @@ export class Broker {
       signal?.removeEventListener("abort", onAbort);
       lane.waiters.delete(waiter);
       this.#waiting--;
+      if (lane.waiters.size === 0) {
+        this.#queued.delete(lane);
+      }
       this.#dropIfEmpty(lane);
     };
     const waiter: Waiter = {
@@ -191,7 +198,8 @@ export class Broker {
     signal?.addEventListener("abort", onAbort, { once: true });
     lane.waiters.add(waiter);
     this.#waiting++;
-    this.#serve(lane);
+    this.#queued.add(lane);
+    this.#serve();
     return promise;
   }
 
@@ -232,8 +240,24 @@ export class Broker {
     return best;
   }
 
-  /** Gives waiting requests what there is, and opens connections for the others. */
-  #serve(lane: Lane): void {
+  /** Gives waiting requests what there is. Serving can change what there is: then it starts over. */
+  #serve(): void {
+    this.#changed = true;
+    if (this.#serving) {
+      return;
+    }
+    this.#serving = true;
+    while (this.#changed) {
+      this.#changed = false;
+      for (const lane of [...this.#queued]) {
+        this.#serveLane(lane);
+      }
+    }
+    this.#serving = false;
+  }
+
+  /** Hands out the connections of one route and opens others for the requests that get none. */
+  #serveLane(lane: Lane): void {
     for (const waiter of lane.waiters) {
       const connection = this.#pick(lane);
       if (!connection) {
@@ -254,17 +278,6 @@ export class Broker {
         break;
       }
       waiter.grant(old);
-    }
-  }
-
-  #serveAll(): void {
-    if (this.#waiting === 0) {
-      return;
-    }
-    for (const lane of [...this.#lanes.values()]) {
-      if (lane.waiters.size > 0) {
-        this.#serve(lane);
-      }
     }
   }
 
@@ -304,9 +317,7 @@ export class Broker {
     const opening = this.#connect(lane).then((error) => {
       this.#openings.delete(opening);
       lane.opening--;
-      if (error === undefined) {
-        this.#serve(lane);
-      } else {
+      if (error !== undefined) {
         this.#count(route.host, -1);
         // Others of the route may still get through; without any, waiting would only delay the bad news.
         if (lane.connections.size === 0 && lane.opening === 0) {
@@ -314,8 +325,8 @@ export class Broker {
             waiter.fail(error);
           }
         }
-        this.#serveAll();
       }
+      this.#serve();
       this.#dropIfEmpty(lane);
     });
     this.#openings.add(opening);
@@ -336,7 +347,7 @@ export class Broker {
             }
           },
           onGoaway: () => connection && this.#retire(connection, "goaway"),
-          onCapacity: () => this.#serve(lane),
+          onCapacity: () => this.#serve(),
         },
         this.#closing.signal,
       );
@@ -385,15 +396,9 @@ export class Broker {
       }
       this.#idle.add(connection);
     }
-    const lane = this.#lanes.get(connection.route.key);
-    if (lane && lane.waiters.size > 0) {
-      this.#serve(lane);
-    }
-    if (connection.active === 0) {
-      this.#serveAll();
-      if (this.#idle.size > maxIdleConnections) {
-        this.#closeIdle(() => true);
-      }
+    this.#serve();
+    if (this.#idle.size > maxIdleConnections) {
+      this.#closeIdle(() => true);
     }
   }
 
@@ -421,7 +426,7 @@ export class Broker {
       return;
     }
     this.#count(connection.route.host, -1);
-    this.#serveAll();
+    this.#serve();
     this.#dropIfEmpty(lane);
   }
 

@@ -1,8 +1,8 @@
 import http2 from "node:http2";
 import type { Socket } from "node:net";
 import type { NodeHttpClientOptions } from "@connectrpc/connect-node";
-import type { Clock } from "@toolplane/framework";
-import { connectionLost } from "./errors.ts";
+import { type Clock, DomainError } from "@toolplane/framework";
+import { asConnectError, connectionLost } from "./errors.ts";
 import type { PoolLimits } from "./limits.ts";
 import type { BaseLink, LinkEvents } from "./link.ts";
 
@@ -125,9 +125,13 @@ export class H2Link implements BaseLink {
 
   /** The error of a request that failed with `error`: that of the connection when it is the connection that broke. */
   errorOf(error: unknown): unknown {
-    return this.#session.destroyed || this.#session.closed
-      ? connectionLost(this.#origin, this.#closedReason ?? error)
-      : error;
+    if (!this.#session.destroyed && !this.#session.closed) {
+      return error;
+    }
+    const reason = this.#closedReason;
+    return reason instanceof DomainError
+      ? asConnectError(reason)
+      : connectionLost(this.#origin, reason ?? error);
   }
 
   verify(why: "request" | "timeout" | "sweep"): void {

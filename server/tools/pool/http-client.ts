@@ -1,3 +1,4 @@
+import http2 from "node:http2";
 import { Readable } from "node:stream";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type {
@@ -11,69 +12,102 @@ import type { Outcome } from "./connection.ts";
 import { asConnectError, connectionLost } from "./errors.ts";
 import type { H1Link } from "./h1-link.ts";
 import type { H2Link } from "./h2-link.ts";
+import { createReplayableBody } from "./replayable-body.ts";
 import type { Route } from "./route.ts";
 
 /** Statuses with which a server or a proxy before it says that it cannot serve now. */
 const UNAVAILABLE_STATUSES = [502, 503, 504];
 
-/** The HTTP client under a Connect transport: every request goes over a connection of the route. */
+/** How often a request is sent that the peer refuses without having looked at it. */
+const MAX_ATTEMPTS = 3;
+
+/**
+ * The HTTP client under a Connect transport: every request goes over a connection of the route. A request that the peer
+ * refused unseen, as happens when it goes away at that moment, is sent again over another connection.
+ */
 export function createPooledClient(broker: Broker, route: Route): UniversalClientFn {
-  return async (request) => {
-    let lease: Lease;
+  async function acquire(signal: AbortSignal | undefined): Promise<Lease> {
     try {
-      lease = await broker.acquire(route, request.signal);
+      return await broker.acquire(route, signal);
     } catch (error) {
       throw asConnectError(error);
     }
-    const { link } = lease;
-    switch (link.protocol) {
-      case "h2":
-        return requestOverH2(link, lease, request);
-      case "h1":
-        return requestOverH1(link, lease, request, route.origin);
+  }
+
+  return async (request) => {
+    const replay = request.body && createReplayableBody(request.body);
+    const replayed = replay ? { ...request, body: replay.body } : request;
+    for (let attempt = 1; ; attempt++) {
+      const lease = await acquire(request.signal);
+      const { link } = lease;
+      if (link.protocol === "h1") {
+        return requestOverH1(link, lease, replayed, route.origin);
+      }
+      try {
+        const response = await requestOverH2(link, lease, replayed);
+        replay?.forget();
+        return response;
+      } catch (error) {
+        const again =
+          error instanceof RefusedError && attempt < MAX_ATTEMPTS && replay?.replayable() !== false;
+        if (!again || request.signal?.aborted) {
+          throw error instanceof RefusedError ? error.cause : error;
+        }
+      }
     }
   };
 }
+
+/** The peer refused a request without having looked at it. */
+class RefusedError extends Error {}
 
 async function requestOverH2(
   link: H2Link,
   lease: Lease,
   request: UniversalClientRequest,
 ): Promise<UniversalClientResponse> {
-  let opened = false;
+  let stream: http2.ClientHttp2Stream | undefined;
+  let answered = false;
+  let unavailable = false;
+  const release = (ok: boolean) => lease.release(outcomeOf(ok && !unavailable, request.signal));
   const client = createNodeHttpClient({
     httpVersion: "2",
     sessionProvider: () =>
-      link.manager((stream) => {
-        opened = true;
-        let answered = false;
-        let unavailable = false;
-        stream.once("response", (headers) => {
+      link.manager((opened) => {
+        stream = opened;
+        opened.once("response", (headers) => {
           answered = true;
           unavailable =
             UNAVAILABLE_STATUSES.includes(Number(headers[":status"])) ||
             Number(headers["grpc-status"]) === Code.Unavailable;
         });
-        stream.once("trailers", (trailers) => {
+        opened.once("trailers", (trailers) => {
           unavailable ||= Number(trailers["grpc-status"]) === Code.Unavailable;
         });
-        stream.once("close", () => {
+        opened.once("close", () => {
           if (!answered && timedOut(request.signal)) {
             link.verify("timeout");
           }
-          lease.release(outcomeOf(answered && stream.readableEnded && !unavailable, request.signal));
+          release(answered && opened.readableEnded);
         });
       }),
   });
   const translate = (error: unknown) => (request.signal?.aborted ? error : link.errorOf(error));
   try {
     const response = await client(request);
-    return { ...response, body: translateErrors(response.body, translate) };
+    const onEnd = () => {
+      // Node closes the stream a little later. Unless we are still sending, the peer counts it as closed now.
+      if (stream?.writableEnded) {
+        release(true);
+      }
+    };
+    return { ...response, body: translateErrors(response.body, translate, onEnd) };
   } catch (error) {
-    if (!opened) {
+    if (!stream) {
       lease.release("neutral");
     }
-    throw translate(error);
+    const refused = !stream || (!answered && stream.rstCode === http2.constants.NGHTTP2_REFUSED_STREAM);
+    throw refused ? new RefusedError("refused", { cause: translate(error) }) : translate(error);
   }
 }
 

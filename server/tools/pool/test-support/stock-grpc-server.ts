@@ -60,7 +60,9 @@ export async function startGrpcServer(options: GrpcServerOptions = {}): Promise<
     ) {
       const { symbol, size } = call.request;
       running.most = Math.max(running.most, ++running.now);
+      let answered = false;
       const answer: grpc.sendUnaryData<Quote> = (...result) => {
+        answered = true;
         running.now--;
         done(...result);
       };
@@ -81,8 +83,10 @@ export async function startGrpcServer(options: GrpcServerOptions = {}): Promise<
         case "SLOW":
         case "WAIT":
           call.on("cancelled", () => {
-            running.now--;
-            cancelled.push(symbol);
+            if (!answered) {
+              running.now--;
+              cancelled.push(symbol);
+            }
           });
           if (symbol === "WAIT") {
             waiting.push(() => answer(null, quote));
