@@ -1,7 +1,9 @@
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
+import { stripVTControlCharacters } from "node:util";
 import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromMs, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -14,7 +16,7 @@ import { HealthStatus, ServiceState } from "@toolplane/gen/toolplane/registry/v1
 import { Streaming, type Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type CliOptions, runCli, startCli } from "../testing/run-cli.ts";
+import { type BundledCli, bundleCli, type RunOptions } from "../testing/bundled-cli.ts";
 import { aService, aTool, type StubServer, startStubServer } from "../testing/stub-server.ts";
 import { SHELLS } from "./commands/completion.ts";
 import { ExitCode } from "./exit-code.ts";
@@ -70,11 +72,13 @@ const failures: Readonly<Record<string, () => ConnectError>> = {
   "fail.Slow": () => new ConnectError("the deadline passed", Code.DeadlineExceeded),
 };
 
+let cli: BundledCli;
 let server: StubServer;
 let calls: ToolCall[] = [];
 let hanging: Promise<unknown>;
 
 beforeAll(async () => {
+  cli = await bundleCli();
   const services = [
     aService(),
     aService({ name: "billing", state: ServiceState.DEGRADED, version: "2.0.0", tags: [] }),
@@ -142,7 +146,10 @@ beforeAll(async () => {
     },
   );
 });
-afterAll(() => server[Symbol.asyncDispose]());
+afterAll(async () => {
+  await server[Symbol.asyncDispose]();
+  await cli[Symbol.asyncDispose]();
+});
 beforeEach(() => {
   calls = [];
 });
@@ -153,8 +160,8 @@ function resultsOf(call: ToolCall): JsonValue[] {
   return [{ sunny: true }];
 }
 
-const run = (args: readonly string[], options: CliOptions = {}) =>
-  runCli(args, { url: server.url, ...options });
+const run = (args: readonly string[], options: RunOptions = {}) =>
+  cli.run(args, { url: server.url, ...options });
 
 describe("help", () => {
   it("gives examples and options for every command", async () => {
@@ -358,7 +365,7 @@ describe("call", () => {
   });
 
   it("prints results as they come, and cancels the call when it is interrupted", async () => {
-    const child = startCli(["call", "weather.Hang", "city=x"], { url: server.url });
+    const child = cli.start(["call", "weather.Hang", "city=x"], { url: server.url });
     const [line] = await once(createInterface({ input: child.stdout }), "line");
     expect(line).toBe('{"sunny":true}');
     child.kill("SIGINT");
@@ -368,7 +375,7 @@ describe("call", () => {
   });
 
   it("ends quietly when the reader of its output has seen enough", async () => {
-    const child = startCli(["services", "watch"], { url: server.url });
+    const child = cli.start(["services", "watch"], { url: server.url });
     await once(createInterface({ input: child.stdout }), "line");
     child.stdout.destroy();
     let stderr = "";
@@ -393,7 +400,7 @@ describe("a watch", () => {
   it.each([["services", "watch"], ["monitor"]])(
     "of %s prints one event a line into a pipe",
     async (...command) => {
-      const child = startCli([...command, "--json"], { url: server.url });
+      const child = cli.start([...command, "--json"], { url: server.url });
       const lines: string[] = [];
       for await (const line of createInterface({ input: child.stdout })) {
         lines.push(line);
@@ -478,5 +485,47 @@ describe("completion", () => {
   it("keeps silent when the server cannot be asked", async () => {
     const result = await run(["__complete", "--", "call", "w"], { url: "http://127.0.0.1:1" });
     expect(result).toEqual({ code: 0, stdout: "", stderr: "" });
+  });
+});
+
+/** util-linux has `script`, which gives a program a terminal. */
+const hasScript = spawnSync("script", ["--version"]).stdout?.toString().includes("util-linux") === true;
+
+describe.runIf(hasScript)("on a terminal", () => {
+  /** Runs a command in a terminal of 120 columns and types into it; returns what it showed. */
+  function type(
+    args: string,
+    typed: { after: string; keys: string },
+  ): Promise<{ output: string; code: number | null }> {
+    const command = `stty cols 120 rows 30; exec ${process.execPath} ${cli.path} ${args}`;
+    const child = spawn("script", ["-qec", command, "/dev/null"], {
+      stdio: ["pipe", "pipe", "ignore"],
+      env: { PATH: process.env["PATH"], SHELL: "/bin/sh", TERM: "xterm-256color", TOOLPLANE_URL: server.url },
+    });
+    let output = "";
+    child.stdout.on("data", (data) => {
+      output += data;
+      if (typed.keys !== "" && output.includes(typed.after)) child.stdin.write(typed.keys);
+    });
+    return new Promise((resolve) => child.on("close", (code) => resolve({ output, code })));
+  }
+
+  it("results are indented and coloured, with a line about the call below", async () => {
+    const { output } = await type("call weather.GetForecast city=x", { after: "", keys: "" });
+    expect(output).toContain('{\r\n  \u001b[34m"sunny"\u001b[39m: \u001b[35mtrue\u001b[39m\r\n}');
+    expect(stripVTControlCharacters(output)).toContain("✓ from weather 1.2.0 in 12 ms");
+  });
+
+  it("the monitor draws a table until q is pressed, and gives the terminal back", async () => {
+    const { output, code } = await type("monitor", { after: "● live", keys: "q" });
+    expect(code).toBe(0);
+    expect(stripVTControlCharacters(output)).toMatch(/weather +1\.2\.0 +default +● ready/);
+    expect(output.lastIndexOf("\u001b[?25h")).toBeGreaterThan(output.lastIndexOf("\u001b[?25l"));
+  });
+
+  it("the monitor ends on Ctrl-C too", async () => {
+    expect(await type("monitor", { after: "● live", keys: "\u0003" })).toMatchObject({
+      code: ExitCode.interrupted,
+    });
   });
 });
