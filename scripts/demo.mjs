@@ -90,10 +90,10 @@ async function tour() {
   title("Calling them");
   const sentence =
     "The quick brown fox jumps over the lazy dog. Notwithstanding its reputation, the dog was asleep.";
-  await toolplane("call", "text.AnalyzeText", `text=${sentence}`, "top_words:=3");
+  await toolplane("call", "text.AnalyzeText", `text=${sentence}`, "topWords:=3");
   if (services.time) {
-    const zones = 'to_zones:=["Asia/Tokyo"]';
-    await toolplane("call", "time.ConvertTime", "local_time=2026-07-01T09:00", "zone=Europe/Berlin", zones);
+    const zones = 'toZones:=["Asia/Tokyo"]';
+    await toolplane("call", "time.ConvertTime", "localTime=2026-07-01T09:00", "zone=Europe/Berlin", zones);
   }
   if (services.stats) {
     await toolplane("call", "stats.describe", "values:=[12, 11, 13, 12, 55]");
@@ -102,7 +102,7 @@ async function tour() {
   title("Streams come as they are produced");
   await toolplane("call", "text.GradeSentences", `text=${sentence}`);
   if (services.time) {
-    await toolplane("call", "time.ListClockChanges", "zone=Europe/Berlin", "from_year:=2026");
+    await toolplane("call", "time.ListClockChanges", "zone=Europe/Berlin", "fromYear:=2026");
   }
   if (services.diff) {
     const versions = '{"name": "draft", "text": "a\\nb"}\n{"name": "final", "text": "a\\nB\\nc"}\n';
@@ -110,7 +110,7 @@ async function tour() {
   }
 
   title("Arguments are checked before anything is sent");
-  await refused("call", "text.AnalyzeText", "text=", "top_words:=1000");
+  await refused("call", "text.AnalyzeText", "text=", "topWords:=1000");
 
   title("Health");
   await toolplane("health");
