@@ -17,7 +17,7 @@ export { type CorsOptions, isLoopback } from "./serving/cors.ts";
 export { createHealth, type Health, type HealthState } from "./serving/health.ts";
 export { defaultLimits, type ServeLimits } from "./serving/limits.ts";
 export type { TlsOptions } from "./serving/listener.ts";
-export type { NodeRequest, NodeResponse } from "./serving/node-http.ts";
+export { type NodeRequest, type NodeResponse, writeChunk } from "./serving/node-http.ts";
 export { reflectionRoutes } from "./serving/reflection.ts";
 export { sendJson } from "./serving/refusal.ts";
 export {

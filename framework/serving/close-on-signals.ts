@@ -12,7 +12,10 @@ export interface SignalledProcess {
  *
  * @returns a function that stops listening to signals
  */
-export function closeOnSignals(server: Pick<Server, "close" | "logger">, subject: SignalledProcess = process): () => void {
+export function closeOnSignals(
+  server: Pick<Server, "close" | "logger">,
+  subject: SignalledProcess = process,
+): () => void {
   let closing = false;
   function onSignal(signal: NodeJS.Signals) {
     if (closing) {

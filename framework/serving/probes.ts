@@ -1,7 +1,7 @@
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../logging.ts";
+import type { NodeResponse } from "./node-http.ts";
 import { sendJson } from "./refusal.ts";
-import type { HttpHandler } from "./request-handler.ts";
 
 /** How long readiness may take to be determined before it counts as missing. */
 const checkTimeoutMs = 5_000;
@@ -77,19 +77,21 @@ export function createReadiness({ check, onChange, clock, logger }: ReadinessOpt
   };
 }
 
+/** Answers a request to a path of its own, whatever the method. */
+export type Probe = (response: NodeResponse) => void | Promise<void>;
+
 /**
  * `/healthz` says that the process lives, and looks at nothing else. `/readyz` says whether it can do its work.
  */
-export function probeEndpoints(readiness: Readiness, about: { name: string; version: string }): HttpHandler {
-  return async (request, response) => {
-    if (request.method !== "GET" && request.method !== "HEAD") {
-      return false;
-    }
-    switch (request.url?.split("?", 1)[0]) {
-      case "/healthz":
-        sendJson(response, { status: "alive", ...about });
-        return true;
-      case "/readyz": {
+export function createProbes(
+  readiness: Readiness,
+  about: { readonly name: string; readonly version: string },
+): ReadonlyMap<string, Probe> {
+  return new Map<string, Probe>([
+    ["/healthz", (response) => sendJson(response, { status: "alive", ...about })],
+    [
+      "/readyz",
+      async (response) => {
         const { ready, message } = await readiness.look();
         response.statusCode = ready ? 200 : 503;
         sendJson(response, {
@@ -97,12 +99,9 @@ export function probeEndpoints(readiness: Readiness, about: { name: string; vers
           ...(ready ? {} : { message }),
           ...about,
         });
-        return true;
-      }
-      default:
-        return false;
-    }
-  };
+      },
+    ],
+  ]);
 }
 
 function withTimeout(promise: Promise<void>, clock: Clock): Promise<void> {

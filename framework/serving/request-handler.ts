@@ -1,28 +1,25 @@
 import type { ServerResponse } from "node:http";
-import { constants } from "node:http2";
-import { base64Decode } from "@bufbuild/protobuf/wire";
-import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
-import type { UniversalHandler, UniversalServerRequest } from "@connectrpc/connect/protocol";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import type { Clock } from "../clock.ts";
 import { domainConnectError, withErrorInfo } from "../errors/connect-error.ts";
-import { abortable } from "../interceptors/abortable.ts";
-import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
 import type { Logger } from "../logging.ts";
 import { correlationIdHeader, correlationIdOf } from "./correlation-id.ts";
 import type { Cors } from "./cors.ts";
 import type { ServeLimits } from "./limits.ts";
-import { isGone, type NodeHandler, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
+import { isGone, type NodeHandler, type NodeRequest, type NodeResponse } from "./node-http.ts";
+import type { Probe } from "./probes.ts";
 import { refuse } from "./refusal.ts";
-import { writeResponse } from "./response-writer.ts";
-import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
+import { endUnreadBody, limitBody } from "./request-body.ts";
+import { handleRpc } from "./rpc-handler.ts";
 
 /** Answers a plain HTTP request; false means that it is not meant for this handler. */
 export type HttpHandler = (request: NodeRequest, response: NodeResponse) => boolean | Promise<boolean>;
 
 export interface RequestHandlerOptions {
   readonly rpcs: readonly UniversalHandler[];
-  /** Answered first, whatever the load. */
-  readonly probes: HttpHandler;
+  /** Answered first, whatever the load; by path. */
+  readonly probes: ReadonlyMap<string, Probe>;
   /** Asked in turn about everything that is neither probe nor RPC. */
   readonly http: readonly HttpHandler[];
   readonly cors: Cors;
@@ -39,13 +36,9 @@ export interface RequestHandler {
   drain(): void;
 }
 
-/** How long a client may go on sending a body that nobody reads, after it was answered. */
-const lingerMs = 2_000;
-
 /**
- * Takes requests off the wire: sheds what is too much before anything is read, hands RPCs to Connect, and answers
- * whatever fails on the way in the request's own protocol. Connect's own adapter writes failures to the console,
- * throws on requests without an authority, and waits forever for clients that left.
+ * Takes requests off the wire: sheds what is too much before anything is read, hands RPCs on, and answers whatever
+ * fails on the way in the request's own protocol.
  */
 export function createRequestHandler(options: RequestHandlerOptions): RequestHandler {
   const { limits, logger, clock } = options;
@@ -57,15 +50,17 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
 
   async function handle(request: NodeRequest, response: NodeResponse, correlationId: string): Promise<void> {
     const path = (request.url ?? "").split("?", 1)[0] ?? "";
-    if (await options.probes(request, response)) {
-      return;
-    }
-    if (!options.cors(request, response)) {
-      return;
-    }
     // Node's HTTP/2 keeps the limit only from when the client has confirmed the server's settings.
     if ("stream" in request && headerListSize(request.rawHeaders) > limits.maxHeaderBytes) {
       refuse(request, response, headersTooLarge(limits.maxHeaderBytes), 431);
+      return;
+    }
+    const probe = options.probes.get(path);
+    if (probe !== undefined) {
+      await probe(response);
+      return;
+    }
+    if (!options.cors(request, response)) {
       return;
     }
     if (!options.exempt(path)) {
@@ -80,10 +75,10 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     }
     const rpc = rpcs.get(path);
     if (rpc !== undefined) {
-      await handleRpc(rpc, request, response, correlationId);
+      await handleRpc(rpc, request, response, correlationId, options);
       return;
     }
-    limitBody(request, response, () => request.destroy());
+    limitBody(request, response, clock, limits.requestTimeoutMs, () => request.destroy());
     for (const http of options.http) {
       if (await http(request, response)) {
         return;
@@ -91,66 +86,6 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     }
     const unknown = new ConnectError(`there is nothing at ${path}`, Code.Unimplemented);
     refuse(request, response, withErrorInfo(unknown, "UNKNOWN_PATH"), 404);
-  }
-
-  async function handleRpc(
-    rpc: UniversalHandler,
-    request: NodeRequest,
-    response: NodeResponse,
-    correlationId: string,
-  ): Promise<void> {
-    const call = new AbortController();
-    const reading = new AbortController();
-    const record: CallRecord = {
-      stage: "receiving",
-      failure: undefined,
-      outcome: undefined,
-      finish: () => {},
-      correlationId,
-      peer: peerOf(request),
-      stopReading: (reason) => reading.abort(reason),
-    };
-    response.once("close", () => {
-      call.abort(new ConnectError("the caller left", Code.Canceled));
-    });
-    const { methodKind } = rpc.method;
-    if (methodKind === "unary" || methodKind === "server_streaming") {
-      limitBody(request, response, () => {
-        const waited = `the message did not arrive within ${limits.requestTimeoutMs} ms`;
-        call.abort(new ConnectError(waited, Code.DeadlineExceeded));
-      });
-    }
-    let head: RequestHead;
-    try {
-      head = requestHead(request, limits);
-    } catch (error) {
-      const malformed = ConnectError.from(error, Code.InvalidArgument);
-      refuse(request, response, withErrorInfo(malformed, "MALFORMED_REQUEST"));
-      return;
-    }
-    try {
-      const answer = await rpc({
-        ...head,
-        // Leaving the iteration must not destroy the request, which would take the response with it.
-        body: abortable(request.iterator({ destroyOnReturn: false }), reading.signal),
-        signal: call.signal,
-        contextValues: createContextValues().set(callRecordKey, record),
-      });
-      await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs });
-    } finally {
-      record.finish();
-    }
-  }
-
-  /** Calls back when a body that should end has not ended in time. */
-  function limitBody(request: NodeRequest, response: NodeResponse, onTimeout: () => void): void {
-    const cancel = clock.after(limits.requestTimeoutMs, () => {
-      if (!request.complete) {
-        onTimeout();
-      }
-    });
-    request.once("end", cancel);
-    response.once("close", cancel);
   }
 
   /** Answers a request whatever happens; never rejects. */
@@ -216,56 +151,6 @@ function overloaded(): ConnectError {
     message: "the server has too many requests at once: try again later",
     retryAfterMs: 1_000,
   });
-}
-
-type RequestHead = Pick<UniversalServerRequest, "httpVersion" | "method" | "url" | "header">;
-
-/** What Connect needs to know besides the body. Throws when the request cannot be understood. */
-function requestHead(request: NodeRequest, limits: ServeLimits): RequestHead {
-  const method = request.method ?? "";
-  const secure = "encrypted" in request.socket;
-  const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${authorityOf(request)}`);
-  if (method === "GET") {
-    checkQuery(url.searchParams);
-  }
-  const header = new Headers();
-  for (const [name, value] of Object.entries(request.headers)) {
-    if (!name.startsWith(":") && value !== undefined) {
-      header.set(name, Array.isArray(value) ? value.join(", ") : value);
-    }
-  }
-  clampTimeout(header, rpcProtocol(method, request.headers), limits.maxTimeoutMs);
-  return { httpVersion: request.httpVersion, method, url: url.toString(), header };
-}
-
-function authorityOf(request: NodeRequest): string {
-  const authority = "authority" in request ? request.authority : request.headers.host;
-  // HTTP/1.0 has no Host.
-  return authority === undefined || authority === "" ? "localhost" : authority;
-}
-
-/** Connect takes a failure to decode base64 for one of its own. */
-function checkQuery(query: URLSearchParams): void {
-  if (query.get("base64") === "1") {
-    base64Decode(query.get("message") ?? "");
-  }
-}
-
-/** A client that was answered before it had sent everything is told to stop, and given a moment to do so. */
-function endUnreadBody(request: NodeRequest, response: NodeResponse, clock: Clock): void {
-  if (request.complete || isGone(response)) {
-    return;
-  }
-  if ("stream" in request) {
-    const { stream } = request;
-    // Node discards trailers that it has not sent when a stream is closed.
-    stream.once("wantTrailers", () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
-    return;
-  }
-  request.resume();
-  const cancel = clock.after(lingerMs, () => request.socket.destroy());
-  request.once("end", cancel);
-  request.once("close", cancel);
 }
 
 /** What HTTP/2 counts: name, value and 32 bytes of overhead for each header (RFC 9113, section 6.5.2). */

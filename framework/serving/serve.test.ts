@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { connect as connectHttp2 } from "node:http2";
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 import { ErrorInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
@@ -5,7 +7,7 @@ import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { ServerReflection } from "@toolplane/gen/grpc/reflection/v1/reflection_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { callContext, createLogger, type FinishedCall, serve } from "../index.ts";
+import { callContext, createLogger, type FinishedCall, serve, writeChunk } from "../index.ts";
 import {
   authorityCertificate,
   clientCertificate,
@@ -13,6 +15,8 @@ import {
   serverCertificate,
   serverKey,
 } from "../test-support/certificates.ts";
+import { createFakeClock } from "../test-support/fake-clock.ts";
+import { envelope, rawGrpc } from "../test-support/raw-client.ts";
 import { sampleImplementation } from "../test-support/sample-implementation.ts";
 import { serveSample } from "../test-support/sample-server.ts";
 import { SampleService } from "../test-support/sample-service.ts";
@@ -358,6 +362,88 @@ test("what is nowhere is answered with a typed error", async () => {
       details: [{ debug: { reason: "UNKNOWN_PATH" } }],
     },
   ]);
+});
+
+test.each([
+  [
+    "a method",
+    { method: "PUT", body: '""', headers: { "content-type": "application/json" } },
+    405,
+    "unimplemented",
+  ],
+  [
+    "a content type",
+    { method: "POST", body: "", headers: { "content-type": "application/json5" } },
+    415,
+    "invalid_argument",
+  ],
+  [
+    "a protocol",
+    { method: "POST", body: "", headers: { "content-type": "application/connect+proto" } },
+    200,
+    "invalid_argument",
+  ],
+])("%s that is not possible is refused with a typed error", async (_, request, status, code) => {
+  const server = await serveSample();
+  const response = await fetch(`${server.url}/sample.v1.SampleService/Echo`, request);
+  expect([response.status, await response.text()]).toEqual([
+    status,
+    expect.stringContaining(`"code":"${code}"`),
+  ]);
+});
+
+test("a stream in both directions over HTTP/1.1 is refused with a typed error", async () => {
+  const server = await serveSample();
+  const response = await fetch(`${server.url}/sample.v1.SampleService/Chat`, {
+    method: "POST",
+    headers: { "content-type": "application/connect+json" },
+    body: "",
+  });
+  expect(response.headers.get("connection")).toBe("close");
+  expect(await response.text()).toContain("HTTP_2_REQUIRED");
+});
+
+test("a plain HTTP handler may answer for as long as it likes", async () => {
+  const clock = createFakeClock();
+  const server = await serveSample({
+    clock,
+    http: [
+      (_, response) => {
+        writeChunk(response, Buffer.from("first "));
+        return true;
+      },
+    ],
+  });
+  const session = connectHttp2(server.url);
+  onTestFinished(() => session.destroy());
+  const stream = session.request({ ":path": "/events" });
+  const [chunk] = await once(stream, "data");
+  clock.advance(1_000_000);
+  await new Promise(setImmediate);
+  expect([String(chunk), stream.closed]).toEqual(["first ", false]);
+});
+
+test("large answers are compressed for those who accept it, events of a stream are not", async () => {
+  const server = await serveSample();
+  const text = JSON.stringify("a".repeat(50_000));
+  const post = async (body: string) => {
+    const response = await fetch(`${server.url}/sample.v1.SampleService/Echo`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "accept-encoding": "gzip" },
+      body,
+    });
+    return { encoding: response.headers.get("content-encoding"), body: await response.text() };
+  };
+  expect(await post(text)).toEqual({ encoding: "gzip", body: text });
+  expect(await post('"a"')).toEqual({ encoding: null, body: '"a"' });
+  const events = await rawGrpc(
+    server.url,
+    "/sample.v1.SampleService/Count",
+    envelope(Buffer.from([0x08, 3])),
+    { "grpc-accept-encoding": "gzip" },
+  );
+  // Three messages, each with the flag for "not compressed", as it was produced.
+  expect([...events.body]).toEqual([0, 0, 0, 0, 2, 8, 1, 0, 0, 0, 0, 2, 8, 2, 0, 0, 0, 0, 2, 8, 3]);
 });
 
 test("a service takes ten lines", async () => {

@@ -1,23 +1,19 @@
 import type { AddressInfo } from "node:net";
 import type { DescService, Registry } from "@bufbuild/protobuf";
-import { Code, type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
-import type { UniversalHandlerOptions } from "@connectrpc/connect/protocol";
-import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
+import { Code, type ConnectRouter, type Interceptor } from "@connectrpc/connect";
 import { Health as HealthService } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { type Clock, MAX_TIMER_MS, systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
-import { invalidArgument } from "../errors/domain-error.ts";
-import { beginCall, type FinishedCall, type Gate } from "../interceptors/begin-call.ts";
-import { translateErrors } from "../interceptors/translate-errors.ts";
-import { validateRequests } from "../interceptors/validate.ts";
+import type { FinishedCall, Gate } from "../interceptors/begin-call.ts";
 import { createLogger, type Logger } from "../logging.ts";
 import { type CorsOptions, createCors, isLoopback } from "./cors.ts";
-import { createHealth, type Health } from "./health.ts";
+import type { Health } from "./health.ts";
 import { completeLimits, type ServeLimits } from "./limits.ts";
+import { localUrl, parseListenAddress } from "./listen-address.ts";
 import { listen, type TlsOptions } from "./listener.ts";
-import { createReadiness, probeEndpoints } from "./probes.ts";
-import { reflectionRoutes } from "./reflection.ts";
+import { createProbes, createReadiness } from "./probes.ts";
 import { createRequestHandler, type HttpHandler } from "./request-handler.ts";
+import { routeServices } from "./router.ts";
 import { type RegisterOptions, registerServer } from "./self-registration.ts";
 
 export interface ServeOptions {
@@ -84,9 +80,6 @@ export interface Server {
 /** How long calls that were told that the server shuts down may take to say so to their callers. */
 const farewellMs = 500;
 
-/** Answers above this size are compressed for clients that accept it. Events of streams stay below. */
-const compressMinBytes = 16 * 1024;
-
 /**
  * Serves Connect services on one port: gRPC, gRPC-Web and Connect over HTTP/2 and HTTP/1.1, with health, reflection,
  * limits, validation, typed errors, structured logs, draining and registration.
@@ -108,10 +101,10 @@ export async function serve(options: ServeOptions): Promise<Server> {
   const logger = options.logger ?? createLogger({ name: options.name });
   const limits = completeLimits(options.limits);
   const version = options.version ?? "0.0.0";
-  const { host, port } = parseListen(options.listen ?? "127.0.0.1:0");
+  const { host, port } = parseListenAddress(options.listen ?? "127.0.0.1:0");
   const shutdown = new AbortController();
 
-  const { router, services, health } = route(options, limits, logger, clock, shutdown.signal);
+  const { router, services, health } = routeServices(options, limits, logger, clock, shutdown.signal);
   const readiness = createReadiness({
     check: options.ready,
     onChange: (ready) => {
@@ -124,7 +117,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
   });
   const requests = createRequestHandler({
     rpcs: router.handlers,
-    probes: probeEndpoints(readiness, { name: options.name, version }),
+    probes: createProbes(readiness, { name: options.name, version }),
     http: options.http ?? [],
     cors: createCors(options.cors ?? {}, isLoopback(host)),
     limits,
@@ -191,81 +184,6 @@ export async function serve(options: ServeOptions): Promise<Server> {
   };
 }
 
-/** Builds the one chain that every call passes, and the services on top of it. */
-function route(
-  options: ServeOptions,
-  limits: ServeLimits,
-  logger: Logger,
-  clock: Clock,
-  shutdownSignal: AbortSignal,
-) {
-  const quietServices = new Set<string>();
-  const chain: Partial<UniversalHandlerOptions> = {
-    requestGate: beginCall({
-      logger,
-      clock,
-      onCall: options.onCall,
-      gates: options.gates ?? [],
-      quietServices,
-    }),
-    interceptors: [translateErrors(), validateRequests(options.registry), ...(options.interceptors ?? [])],
-    readMaxBytes: limits.maxMessageBytes,
-    // Longer ones were shortened before.
-    maxTimeoutMs: Number.MAX_SAFE_INTEGER,
-    acceptCompression: [compressionGzip, compressionBrotli],
-    compressMinBytes,
-    shutdownSignal,
-    jsonOptions: jsonOptions(options.registry),
-  };
-  const router = keepChain(createConnectRouter(chain), chain);
-  options.routes(router);
-  const own = [...new Set(router.handlers.map(({ service }) => service))];
-  const health = createHealth([...own, HealthService].map(({ typeName }) => typeName));
-  health.routes(router);
-  reflectionRoutes([...own, HealthService], options.documented)(router);
-  const services = [...new Set(router.handlers.map(({ service }) => service))];
-  for (const { typeName } of services.slice(own.length)) {
-    quietServices.add(typeName);
-  }
-  return { router, services, health };
-}
-
-/**
- * Options that are given to a router together with a service replace the router's own, interceptors included. Here
- * they come on top.
- */
-function keepChain(router: ConnectRouter, chain: Partial<UniversalHandlerOptions>): ConnectRouter {
-  const merged = (own: Partial<UniversalHandlerOptions> = {}): Partial<UniversalHandlerOptions> => ({
-    ...own,
-    ...chain,
-    ...(own.readMaxBytes === undefined ? {} : { readMaxBytes: own.readMaxBytes }),
-    ...(own.compressMinBytes === undefined ? {} : { compressMinBytes: own.compressMinBytes }),
-    jsonOptions: { ...own.jsonOptions, ...chain.jsonOptions },
-    interceptors: [...(chain.interceptors ?? []), ...(own.interceptors ?? [])],
-  });
-  const kept: ConnectRouter = {
-    handlers: router.handlers,
-    service(service, implementation, own) {
-      router.service(service, implementation, merged(own));
-      return kept;
-    },
-    rpc(method, implementation, own) {
-      router.rpc(method, implementation, merged(own));
-      return kept;
-    },
-  };
-  return kept;
-}
-
-/** Connect hands its JSON options on to where they can name a text decoder: one that refuses malformed UTF-8. */
-function jsonOptions(registry: Registry | undefined): NonNullable<UniversalHandlerOptions["jsonOptions"]> {
-  const withDecoder = {
-    textDecoder: new TextDecoder("utf-8", { fatal: true }),
-    ...(registry === undefined ? {} : { registry }),
-  };
-  return withDecoder;
-}
-
 function shuttingDown() {
   return domainConnectError({
     code: Code.Unavailable,
@@ -273,25 +191,6 @@ function shuttingDown() {
     message: "the server is shutting down: try again",
     retryAfterMs: 0,
   });
-}
-
-/** Reads `host:port`; IPv6 addresses are in brackets. */
-function parseListen(listen: string): { host: string; port: number } {
-  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(listen);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || !(port <= 65_535)) {
-    throw invalidArgument([
-      { field: "listen", description: `"${listen}" is not an address to listen on; write host:port` },
-    ]);
-  }
-  return { host, port };
-}
-
-function localUrl({ address, port, family }: AddressInfo, secure: boolean): string {
-  const host = address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "[::1]" : address;
-  const bracketed = family === "IPv6" && !host.startsWith("[") ? `[${host}]` : host;
-  return `${secure ? "https" : "http"}://${bracketed}:${port}`;
 }
 
 /** Whether the promise settles in time. */

@@ -1,0 +1,140 @@
+import { base64Decode } from "@bufbuild/protobuf/wire";
+import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
+import type {
+  UniversalHandler,
+  UniversalServerRequest,
+  UniversalServerResponse,
+} from "@connectrpc/connect/protocol";
+import type { Clock } from "../clock.ts";
+import { withErrorInfo } from "../errors/connect-error.ts";
+import { abortable } from "../interceptors/abortable.ts";
+import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
+import type { ServeLimits } from "./limits.ts";
+import { type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
+import { refuse } from "./refusal.ts";
+import { limitBody } from "./request-body.ts";
+import { writeResponse } from "./response-writer.ts";
+import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
+
+/**
+ * Hands a request to Connect and writes the answer. Connect's own adapter writes failures to the console, throws on
+ * requests without an authority, and waits forever for clients that left.
+ */
+export async function handleRpc(
+  rpc: UniversalHandler,
+  request: NodeRequest,
+  response: NodeResponse,
+  correlationId: string,
+  { limits, clock }: { readonly limits: ServeLimits; readonly clock: Clock },
+): Promise<void> {
+  const call = new AbortController();
+  const reading = new AbortController();
+  const record: CallRecord = {
+    stage: "receiving",
+    failure: undefined,
+    outcome: undefined,
+    finish: () => {},
+    correlationId,
+    peer: peerOf(request),
+    stopReading: (reason) => reading.abort(reason),
+  };
+  response.once("close", () => {
+    call.abort(new ConnectError("the caller left", Code.Canceled));
+  });
+  const { methodKind } = rpc.method;
+  if (methodKind === "unary" || methodKind === "server_streaming") {
+    limitBody(request, response, clock, limits.requestTimeoutMs, () => {
+      const waited = `the message did not arrive within ${limits.requestTimeoutMs} ms`;
+      call.abort(new ConnectError(waited, Code.DeadlineExceeded));
+    });
+  }
+  let head: RequestHead;
+  try {
+    head = requestHead(request, limits);
+  } catch (error) {
+    const malformed = ConnectError.from(error, Code.InvalidArgument);
+    refuse(request, response, withErrorInfo(malformed, "MALFORMED_REQUEST"));
+    return;
+  }
+  try {
+    const answer = await rpc({
+      ...head,
+      // Leaving the iteration must not destroy the request, which would take the response with it.
+      body: abortable(request.iterator({ destroyOnReturn: false }), reading.signal),
+      signal: call.signal,
+      contextValues: createContextValues().set(callRecordKey, record),
+    });
+    if (answer.status >= 400 && answer.body === undefined) {
+      refuseUnspoken(request, response, answer, rpc);
+      return;
+    }
+    await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs });
+  } finally {
+    record.finish();
+  }
+}
+
+/** Says why Connect has not even tried: it answers with nothing but a status where it finds no protocol to speak. */
+function refuseUnspoken(
+  request: NodeRequest,
+  response: NodeResponse,
+  answer: UniversalServerResponse,
+  { allowedMethods }: UniversalHandler,
+): void {
+  switch (answer.status) {
+    case 405: {
+      response.setHeader("allow", allowedMethods.join(", "));
+      const error = new ConnectError(
+        `${request.method} is not possible here, but ${allowedMethods.join(" and ")} is`,
+        Code.Unimplemented,
+      );
+      refuse(request, response, withErrorInfo(error, "METHOD_NOT_ALLOWED"), 405);
+      break;
+    }
+    case 505: {
+      // A client that expects both directions at once would wait for ever on a connection that stays open.
+      response.setHeader("connection", "close");
+      const error = new ConnectError("streams in both directions need HTTP/2", Code.FailedPrecondition);
+      refuse(request, response, withErrorInfo(error, "HTTP_2_REQUIRED"), 505);
+      break;
+    }
+    default: {
+      const type = request.headers["content-type"] ?? "";
+      const error = new ConnectError(`"${type}" is no content type of this method`, Code.InvalidArgument);
+      refuse(request, response, withErrorInfo(error, "UNSUPPORTED_MEDIA_TYPE"), answer.status);
+    }
+  }
+}
+
+type RequestHead = Pick<UniversalServerRequest, "httpVersion" | "method" | "url" | "header">;
+
+/** What Connect needs to know besides the body. Throws when the request cannot be understood. */
+function requestHead(request: NodeRequest, limits: ServeLimits): RequestHead {
+  const method = request.method ?? "";
+  const secure = "encrypted" in request.socket;
+  const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${authorityOf(request)}`);
+  if (method === "GET") {
+    checkQuery(url.searchParams);
+  }
+  const header = new Headers();
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (!name.startsWith(":") && value !== undefined) {
+      header.set(name, Array.isArray(value) ? value.join(", ") : value);
+    }
+  }
+  clampTimeout(header, rpcProtocol(method, request.headers), limits.maxTimeoutMs);
+  return { httpVersion: request.httpVersion, method, url: url.toString(), header };
+}
+
+function authorityOf(request: NodeRequest): string {
+  const authority = "authority" in request ? request.authority : request.headers.host;
+  // HTTP/1.0 has no Host.
+  return authority === undefined || authority === "" ? "localhost" : authority;
+}
+
+/** Connect takes a failure to decode base64 for one of its own. */
+function checkQuery(query: URLSearchParams): void {
+  if (query.get("base64") === "1") {
+    base64Decode(query.get("message") ?? "");
+  }
+}
