@@ -88,7 +88,7 @@ export function linkFiles(given: Iterable<FileDescriptorProto>): LinkedFiles {
     }
   }
   for (const file of files.values()) {
-    repair(file, fileOf, (name) => files.has(name) || BUILT_IN.has(name));
+    repair(file, fileOf);
   }
   for (const name of [...files.values()].flatMap(({ dependency }) => dependency)) {
     addBuiltIn(name, files);
@@ -174,13 +174,9 @@ function addBuiltIn(name: string, files: Map<string, FileDescriptorProto>): void
   }
 }
 
-/** Makes names absolute, adds JSON names, and imports exactly what is there and what is used. */
-function repair(
-  file: FileDescriptorProto,
-  fileOf: ReadonlyMap<string, string>,
-  exists: (fileName: string) => boolean,
-): void {
-  const imports = new Set(file.dependency.filter((name) => name !== file.name && exists(name)));
+/** Makes names absolute, adds JSON names, and imports exactly what is used. */
+function repair(file: FileDescriptorProto, fileOf: ReadonlyMap<string, string>): void {
+  const imports = new Set<string>();
   for (const reference of referencesOf(file)) {
     const symbol = resolve(reference, fileOf);
     if (symbol !== undefined) {
@@ -191,7 +187,7 @@ function repair(
       }
     }
   }
-  for (const message of messagesOf(file)) {
+  for (const [message] of withScopes(file)) {
     for (const field of message.field) {
       field.jsonName ||= protoCamelCase(field.name);
     }
@@ -267,12 +263,6 @@ function* symbolsOf(file: FileDescriptorProto): Generator<string> {
     for (const { name } of message.enumType) {
       yield join(scope, name);
     }
-  }
-}
-
-function* messagesOf(file: FileDescriptorProto): Generator<DescriptorProto> {
-  for (const [message] of withScopes(file)) {
-    yield message;
   }
 }
 
