@@ -1,0 +1,228 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
+import { createLogger, type Server, serve } from "@toolplane/framework";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type BundledCli, bundleCli } from "../client/testing/bundled-cli.ts";
+import { TextService } from "../examples/typescript/gen/examples/text/v1/text_service_pb.js";
+import { textService } from "../examples/typescript/text-service.ts";
+import { startTestApp, type TestApp } from "./support/test-app.ts";
+
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
+let cli: BundledCli;
+let app: TestApp;
+let service: Server;
+let address: string;
+
+beforeAll(async () => {
+  [cli, app, service] = await Promise.all([
+    bundleCli(),
+    startTestApp(),
+    serve({
+      name: "text",
+      version: "1.0.0",
+      listen: "127.0.0.1:0",
+      logger: createLogger({ level: "error" }),
+      register: false,
+      routes: (router) => router.service(TextService, textService),
+    }),
+  ]);
+  address = service.url.replace("http://", "");
+});
+afterAll(async () => {
+  await Promise.all([app?.close(), service?.close(), cli?.[Symbol.asyncDispose]()]);
+});
+
+const run = (...args: string[]) => cli.run(args, { url: app.url });
+const json = async (...args: string[]) => JSON.parse((await run(...args, "--json")).stdout);
+
+describe("a service that is registered from the command line", () => {
+  it("is there with its tools at once, and watchers see it come", async () => {
+    const watcher = cli.start(["services", "watch"], { url: app.url });
+    const lines = createInterface({ input: watcher.stdout })[Symbol.asyncIterator]();
+    expect((await lines.next()).value).toContain("toolplane");
+
+    const { code, stdout, stderr } = await run(
+      "register",
+      "text",
+      address,
+      "--version",
+      "1.0.0",
+      "--tag",
+      "demo",
+    );
+    expect(stderr).toBe("");
+    expect(code).toBe(0);
+    expect(stdout).toContain("✓ Registered text 1.0.0 in default: 2 tools");
+    expect(stdout).toMatch(/text\.AnalyzeText +unary/);
+    expect(stdout).toMatch(/text\.GradeSentences +server stream/);
+
+    expect((await lines.next()).value).toContain("text 1.0.0 in default");
+    watcher.kill("SIGINT");
+    await once(watcher, "close");
+  });
+
+  it("is listed and shown, alone and with its tools", async () => {
+    expect((await json("services", "--tag", "demo")).services).toMatchObject([
+      { name: "text", version: "1.0.0" },
+    ]);
+    const shown = await run("services", "show", "text");
+    expect(shown.stdout).toMatch(/Source +gRPC reflection/);
+    expect(shown.stdout).toContain(service.url);
+    expect((await json("tools", "list", "text")).totalSize).toBe(2);
+    const found = await run("tools", "search", "readability");
+    expect(found.stdout).toContain("text.AnalyzeText");
+  });
+
+  it("says how its tools are called, and the example works", async () => {
+    const { stdout } = await run("tools", "show", "text.AnalyzeText");
+    expect(stdout).toMatch(/text +string +required +The text to analyze/);
+    const example = /\$ toolplane (call .*)$/m.exec(stdout)?.[1] ?? "";
+    const [command = "", tool = "", quoted = ""] = /^(call) (\S+) '?(.*?)'?$/.exec(example)?.slice(1) ?? [];
+    const called = await run(command, tool, quoted);
+    expect(called).toMatchObject({ code: 0, stderr: "" });
+    expect(JSON.parse(called.stdout)).toHaveProperty("words");
+  });
+
+  it("is called with pairs that its schema types", async () => {
+    const result = await json("call", "text.AnalyzeText", "text=To be or not to be", "topWords=1");
+    expect(result).toMatchObject({
+      result: { words: 6, topWords: { be: 2 } },
+      info: { service: "text", resultCount: 1 },
+    });
+  });
+
+  it("streams its results, one a line", async () => {
+    const { code, stdout } = await run("call", "text.GradeSentences", "text=One cat sat. Two dogs ran.");
+    expect(code).toBe(0);
+    expect(
+      stdout
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line).sentence),
+    ).toEqual(["One cat sat.", "Two dogs ran."]);
+  });
+
+  it("has wrong arguments refused, field by field", async () => {
+    const { code, stderr } = await run("call", "text.AnalyzeText", "topWords=many", "languge=en");
+    expect(code).toBe(5);
+    expect(stderr).toContain("✗ The arguments are not valid");
+    expect(stderr).toMatch(/^ {2}topWords +expected/m);
+    expect(stderr).toMatch(/^ {2}languge +is no known field/m);
+  });
+
+  it("is healthy when it is asked, and refreshes without a change", async () => {
+    const checked = await run("health", "text");
+    expect(checked.code).toBe(0);
+    expect(checked.stdout).toMatch(/text +1\.0\.0 +default +\S+ +● healthy +[\d.]+ ms/);
+    await expect.poll(async () => (await run("health", "text", "--history")).stdout).toContain("● healthy");
+    expect((await run("refresh", "text")).stdout).toContain("Nothing changed.");
+  });
+
+  it("is completed by name", async () => {
+    expect((await run("__complete", "--", "call", "text.A")).stdout).toMatch(/^text\.AnalyzeText\t/);
+    expect((await run("__complete", "--", "call", "text.AnalyzeText", "to")).stdout).toMatch(/^topWords=\t/);
+  });
+
+  it("is gone after it was deregistered", async () => {
+    expect((await run("deregister", "text")).stdout).toContain("✓ Removed text: 1 instance");
+    const { code, stderr } = await run("call", "text.AnalyzeText", "text=x");
+    expect(code).toBe(3);
+    expect(stderr).toContain("does not exist");
+  });
+});
+
+describe("discover", () => {
+  it("shows what a server offers and keeps nothing", async () => {
+    const { code, stdout } = await run("discover", address);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/offers 2 tools[\s\S]*AnalyzeText/);
+    expect((await json("services")).services).toMatchObject([{ name: "toolplane" }]);
+    expect((await json("discover", address)).tools).toHaveLength(2);
+  });
+
+  it("says why nothing was learnt", async () => {
+    const { code, stdout } = await run("discover", "127.0.0.1:1");
+    expect(code).toBe(1);
+    expect(stdout).toContain("connection refused");
+    expect((await json("services")).services).toHaveLength(1);
+  });
+});
+
+describe("a registration that cannot work", () => {
+  it("is accepted as degraded, with the reason", async () => {
+    const { code, stdout, stderr } = await run("register", "ghost", "127.0.0.1:1", "--lease", "5s");
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/ghost 0\.0\.0 in default: 0 tools[\s\S]*connection refused/);
+    expect(stderr).toContain("toolplane refresh ghost");
+    await run("deregister", "ghost");
+  });
+
+  it("is refused when it is malformed, with the field", async () => {
+    const { code, stderr } = await run("register", "no spaces", "127.0.0.1:1");
+    expect(code).toBe(5);
+    expect(stderr).toContain("service.name");
+  });
+});
+
+describe("version", () => {
+  it("names both ends", async () => {
+    expect(await json("version")).toMatchObject({
+      client: { version: expect.stringMatching(/^\d/) },
+      server: { url: app.url, version: expect.stringMatching(/^\d/) },
+    });
+  });
+});
+
+describe("serve", () => {
+  const children: ChildProcess[] = [];
+  let dataDir: string;
+  beforeAll(async () => {
+    dataDir = await mkdtemp(join(tmpdir(), "toolplane-serve-"));
+  });
+  afterAll(async () => {
+    for (const child of children) child.kill("SIGKILL");
+    await rm(dataDir, { recursive: true, force: true });
+  });
+
+  function startServe(...args: string[]) {
+    const script = join(ROOT, "client", "cli", "main.ts");
+    const child = spawn(process.execPath, ["--conditions=toolplane-source", script, "serve", ...args], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { PATH: process.env["PATH"] },
+    });
+    children.push(child);
+    return child;
+  }
+
+  it("starts a server that answers until it is interrupted, then stops cleanly", async () => {
+    const child = startServe("--listen", "127.0.0.1:0", "--data-dir", dataDir);
+    let output = "";
+    for await (const line of createInterface({ input: child.stdout })) {
+      output += `${line}\n`;
+      const url = /http:\/\/127\.0\.0\.1:\d+/.exec(line)?.[0];
+      if (url === undefined || !line.includes("Address")) continue;
+      expect((await cli.run(["services"], { url })).stdout).toContain("toolplane");
+      child.kill("SIGINT");
+    }
+    expect(output).toContain("is serving");
+    expect(child.exitCode ?? (await once(child, "close"))[0]).toBe(0);
+  });
+
+  it("says which field of the configuration is wrong", async () => {
+    const config = join(dataDir, "config.yaml");
+    await writeFile(config, "listen: nowhere\npool: {max_connections: -1}\n");
+    const child = startServe("--config", config);
+    const [stderr, [code]] = await Promise.all([text(child.stderr), once(child, "close")]);
+    expect(code).toBe(5);
+    expect(stderr).toContain("✗ The configuration is not valid");
+    expect(stderr).toMatch(/listen|max_connections/);
+    expect(stderr).not.toMatch(/ at .*\.ts/);
+  });
+});
