@@ -214,7 +214,7 @@ class Check {
         if (canonical === undefined) {
           this.#violations.add(
             "INVALID_MAP_KEY",
-            `expected the key to be ${expectedScalar(field.mapKey)}, got ${quote(key)}`,
+            `expected the key to be ${expectedScalar(field.mapKey, key)}, got ${quote(key)}`,
           );
         } else if (seen.has(canonical)) {
           this.#violations.add("DUPLICATE_MAP_KEY", `another key has the same value ${canonical}`);
@@ -240,7 +240,7 @@ class Check {
 
   #scalar(field: { readonly scalar: NonNullable<AnyField["scalar"]> }, json: unknown): void {
     if (!isScalarJson(field.scalar, json)) {
-      this.#expected(expectedScalar(field.scalar), json);
+      this.#expected(expectedScalar(field.scalar, json), json);
     }
   }
 
@@ -316,7 +316,7 @@ class Check {
     } else if (isObject(json)) {
       this.#members(json, inside);
     } else if (typeof json === "string") {
-      this.#form(json.isWellFormed(), "a string of valid Unicode", json);
+      this.#form(json.isWellFormed(), "valid Unicode", json);
     } else if (json !== null && typeof json !== "boolean") {
       this.#form(Number.isFinite(json), "a JSON value", json);
     }

@@ -42,11 +42,11 @@ export function canonicalMapKey(scalar: ScalarType, key: string): string | undef
   }
 }
 
-/** What is expected of a scalar, in words. */
-export function expectedScalar(scalar: ScalarType): string {
+/** What is expected of a scalar instead of a JSON value, in words. */
+export function expectedScalar(scalar: ScalarType, json: unknown): string {
   switch (scalar) {
     case ScalarType.STRING:
-      return "a string of valid Unicode";
+      return typeof json === "string" ? "valid Unicode" : "a string";
     case ScalarType.BOOL:
       return "true or false";
     case ScalarType.BYTES:

@@ -5,7 +5,7 @@ import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
 import { type FieldRules, Ignore } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { fieldDocumentation } from "./documentation.ts";
 import { conjoin, type Definition, type Fragment, fragment } from "./fragment.ts";
-import { celNotes, fieldRules, type RuleSet, valueRules } from "./rules.ts";
+import { celNotes, type RuleSet, valueRules } from "./rules.ts";
 import { mapKeyRules, mapKeySchema, scalarFragment } from "./scalar-schema.ts";
 import { enumFragment, messageFragment } from "./value-schema.ts";
 
@@ -16,12 +16,11 @@ export interface FieldSchema {
   readonly required: boolean;
 }
 
-/** The schema of a field's JSON form. Without `withRules`, what protovalidate demands is left out. */
-export function fieldSchema(field: DescField, withRules: boolean): FieldSchema {
-  const rules = withRules ? fieldRules(field) : undefined;
+/** The schema of a field's JSON form. `rules` are what protovalidate demands of it. */
+export function fieldSchema(field: DescField, rules: FieldRules | undefined): FieldSchema {
   const implicit = field.presence === FeatureSet_FieldPresence.IMPLICIT;
   const nonZero = implicit && rules?.required === true;
-  const value = ruledFragment(field, rules, nonZero, implicit);
+  const value = kindFragment(field, rules, nonZero);
   const mustBeSet =
     rules?.required === true || (implicit && !value.zeroAllowed && rules?.ignore !== Ignore.IF_ZERO_VALUE);
   const documentation = fieldDocumentation(field);
@@ -42,20 +41,6 @@ export function fieldSchema(field: DescField, withRules: boolean): FieldSchema {
   };
 }
 
-function ruledFragment(
-  field: DescField,
-  rules: FieldRules | undefined,
-  nonZero: boolean,
-  implicit: boolean,
-): Fragment {
-  const ruled = kindFragment(field, rules, nonZero);
-  // A field with presence can hold its default value, which is then exempt from the rules.
-  if (rules?.ignore === Ignore.IF_ZERO_VALUE && !ruled.zeroAllowed && !implicit) {
-    return { ...ruled, schema: { anyOf: [ruled.schema, zeroSchema(field)] } };
-  }
-  return ruled;
-}
-
 function kindFragment(field: DescField, rules: FieldRules | undefined, nonZero: boolean): Fragment {
   switch (field.fieldKind) {
     case "scalar":
@@ -68,21 +53,6 @@ function kindFragment(field: DescField, rules: FieldRules | undefined, nonZero: 
       return listFragment(field, valueRules(rules, "repeated"), nonZero);
     case "map":
       return mapFragment(field, valueRules(rules, "map"), nonZero);
-  }
-}
-
-/** The default value of a singular field with presence, in each of its JSON forms. */
-function zeroSchema(field: DescField): JsonObject {
-  switch (field.fieldKind === "scalar" ? field.scalar : undefined) {
-    case ScalarType.STRING:
-    case ScalarType.BYTES:
-      return { const: "" };
-    case ScalarType.BOOL:
-      return { const: false };
-    default:
-      return {
-        enum: [0, "0", ...(field.enum?.values[0] === undefined ? [] : [field.enum.values[0].jsonName])],
-      };
   }
 }
 
@@ -113,7 +83,9 @@ function mapFragment(
 ): Fragment {
   const values = elementFragment(field, nestedRules(rules?.value("values")));
   const ofKeys = nestedRules(rules?.value("keys"));
-  const byRule = ofKeys === undefined ? undefined : mapKeyRules(field.mapKey, ofKeys);
+  // Keys that are exempt from their rules when they are zero are not described by them.
+  const described = ofKeys?.ignore === Ignore.UNSPECIFIED ? ofKeys : undefined;
+  const byRule = described === undefined ? undefined : mapKeyRules(field.mapKey, described);
   const { type: _, ...keyKeywords } = byRule?.schema ?? {};
   const names = conjoin(mapKeySchema(field.mapKey) ?? {}, keyKeywords);
   const least = Math.max(rules?.size("minPairs") ?? 0, nonEmpty ? 1 : 0);
@@ -134,29 +106,49 @@ function mapFragment(
   );
 }
 
-/** Items of a list, and values of a map, have no presence but are always there: their default values are values. */
 function elementFragment(
   field: DescField & { fieldKind: "list" | "map" },
   rules: FieldRules | undefined,
 ): Fragment {
-  const { scalar, enum: desc, message } = field;
+  if (field.message !== undefined) {
+    const value = messageFragment(field.message, rules, false);
+    return { ...value, notes: [...value.notes, ...celNotes(rules)] };
+  }
   const value =
-    message !== undefined
-      ? messageFragment(message, rules, false)
-      : desc !== undefined
-        ? enumFragment(desc, rules, false)
-        : scalarFragment(scalar, rules, false);
-  return { ...value, notes: [...value.notes, ...celNotes(rules)] };
+    field.enum !== undefined
+      ? enumFragment(field.enum, rules, false)
+      : scalarFragment(field.scalar, rules, false);
+  const exempt = rules?.ignore === Ignore.IF_ZERO_VALUE && !value.zeroAllowed;
+  return {
+    ...value,
+    schema: exempt ? { anyOf: [value.schema, zeroSchema(field)] } : value.schema,
+    notes: [...value.notes, ...celNotes(rules)],
+  };
+}
+
+/** The default value of an element, in each of its JSON forms. */
+function zeroSchema({ scalar, enum: desc }: DescField): JsonObject {
+  switch (scalar) {
+    case ScalarType.STRING:
+    case ScalarType.BYTES:
+      return { const: "" };
+    case ScalarType.BOOL:
+      return { const: false };
+    default: {
+      const name = desc?.values[0]?.jsonName;
+      return { enum: [0, name ?? "0"] };
+    }
+  }
 }
 
 function withNotes({ schema, notes }: Fragment): JsonObject {
   return notes.length === 0 ? schema : { ...schema, description: notes.join("\n") };
 }
 
-/** Rules for the elements of a list or map. Elements that may break them when they are zero are not described by them. */
+/** The rules for the elements of a list or map. */
 function nestedRules(value: unknown): FieldRules | undefined {
   const rules = value as FieldRules | undefined;
-  return rules === undefined || rules.ignore !== Ignore.UNSPECIFIED ? undefined : rules;
+  return rules?.ignore === Ignore.ALWAYS ? undefined : rules;
 }
 
 /** A default that a proto2 or editions file declares, in its JSON form. */

@@ -48,3 +48,13 @@ export function conjoin(schema: JsonObject, other: JsonObject): JsonObject {
 function list(value: JsonValue | undefined): JsonValue[] {
   return Array.isArray(value) ? value : [];
 }
+
+/** A schema of nothing but some values. An empty `enum` is not allowed. */
+export function oneOfValues(values: readonly JsonValue[]): JsonObject {
+  return values.length === 0 ? { not: {} } : { enum: [...values] };
+}
+
+/** A schema of anything but some values. */
+export function noneOfValues(values: readonly JsonValue[]): JsonObject {
+  return values.length === 0 ? {} : { not: { enum: [...values] } };
+}

@@ -3,7 +3,7 @@ import { leadingComment } from "./comments.ts";
 import { enumDescription } from "./documentation.ts";
 import { fieldSchema } from "./field-schema.ts";
 import { conjoin, type Definition, definitionName } from "./fragment.ts";
-import { celNotes, isRequiredOneof, messageRules } from "./rules.ts";
+import { celNotes, fieldRules, isRequiredOneof, messageRules } from "./rules.ts";
 import { enumDefinition, wellKnownFragment } from "./value-schema.ts";
 
 export interface MessageSchemaOptions {
@@ -94,8 +94,9 @@ function objectNode(desc: DescMessage, withRules: boolean): Node {
   const properties: [string, JsonObject][] = [];
   const required: string[] = [];
   const uses = new Set<Definition>();
+  const rules = withRules ? messageRules(desc) : undefined;
   for (const field of desc.fields) {
-    const described = fieldSchema(field, withRules);
+    const described = fieldSchema(field, withRules ? fieldRules(field, rules) : undefined);
     properties.push([field.jsonName, described.schema]);
     if (described.required) {
       required.push(field.jsonName);
@@ -104,7 +105,6 @@ function objectNode(desc: DescMessage, withRules: boolean): Node {
       uses.add(used);
     }
   }
-  const rules = withRules ? messageRules(desc) : undefined;
   const choices = [
     ...desc.oneofs.map((oneof) => ({ fields: oneof.fields, needed: withRules && isRequiredOneof(oneof) })),
     ...(rules?.oneof ?? []).map(({ fields, required: needed }) => ({

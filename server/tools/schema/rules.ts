@@ -51,11 +51,15 @@ export interface NumericRules {
 /**
  * The protovalidate rules of a field; undefined without any. Descriptors that came over reflection hold the option as an
  * unknown field, which is read by the extension's number; an option of another meaning that happens to have the same
- * number is passed over.
+ * number is passed over. Members of a choice that the message's rules make are exempt while they are zero.
  */
-export function fieldRules(field: DescField): FieldRules | undefined {
+export function fieldRules(field: DescField, ofMessage: MessageRules | undefined): FieldRules | undefined {
   const rules = read(() => (hasOption(field, fieldOption) ? getOption(field, fieldOption) : undefined));
-  return rules?.ignore === Ignore.ALWAYS ? undefined : rules;
+  if (rules === undefined || rules.ignore === Ignore.ALWAYS) {
+    return undefined;
+  }
+  const isChoice = ofMessage?.oneof.some(({ fields }) => fields.includes(field.name)) === true;
+  return isChoice && rules.ignore === Ignore.UNSPECIFIED ? { ...rules, ignore: Ignore.IF_ZERO_VALUE } : rules;
 }
 
 export function messageRules(message: DescMessage): MessageRules | undefined {

@@ -1,7 +1,15 @@
 import { type JsonObject, type JsonValue, ScalarType } from "@bufbuild/protobuf";
 import { base64Encode } from "@bufbuild/protobuf/wire";
 import type { FieldRules } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import { conjoin, type Fragment, fragment, reference, type ScalarDefinition } from "./fragment.ts";
+import {
+  conjoin,
+  type Fragment,
+  fragment,
+  noneOfValues,
+  oneOfValues,
+  reference,
+  type ScalarDefinition,
+} from "./fragment.ts";
 import { integerRangePattern } from "./integer-range.ts";
 import { type NumericRules, numericRules, valueRules } from "./rules.ts";
 import { stringFragment } from "./string-schema.ts";
@@ -125,10 +133,10 @@ export function mapKeyRules(scalar: ScalarType, rules: FieldRules): Fragment {
     schema = conjoin(schema, { const: String(numeric.const) });
   }
   if (numeric.in.length > 0) {
-    schema = conjoin(schema, { enum: numeric.in.map(String) });
+    schema = conjoin(schema, oneOfValues(numeric.in.map(String)));
   }
   if (numeric.notIn.length > 0) {
-    schema = conjoin(schema, { not: { enum: numeric.notIn.map(String) } });
+    schema = conjoin(schema, noneOfValues(numeric.notIn.map(String)));
   }
   return fragment(schema);
 }
@@ -242,13 +250,13 @@ function floatFragment(
   let zeroAllowed = inRange(0);
   const choices = rules === undefined ? undefined : choicesOf(rules);
   if (choices !== undefined) {
-    number = conjoin(number, { enum: choices.map(Number).filter(Number.isFinite) });
+    number = conjoin(number, oneOfValues(choices.map(Number).filter(Number.isFinite)));
     special = special.filter((name) => choices.some((choice) => String(choice) === name));
     zeroAllowed &&= choices.some((choice) => Number(choice) === 0);
   }
   const refused = rules?.notIn.map(Number) ?? [];
   if (refused.length > 0) {
-    number = conjoin(number, { not: { enum: refused.filter(Number.isFinite) } });
+    number = conjoin(number, noneOfValues(refused.filter(Number.isFinite)));
     special = special.filter((name) => !refused.some((value) => String(value) === name));
     zeroAllowed &&= !refused.includes(0);
   }
@@ -315,11 +323,11 @@ function integerFragment(
   let zeroAllowed = ranges.some(([from, to]) => from <= 0n && to >= 0n);
   const choices = choicesOf(rules);
   if (choices !== undefined) {
-    schema = conjoin(schema, { enum: choices.flatMap(spelled) });
+    schema = conjoin(schema, oneOfValues(choices.flatMap(spelled)));
     zeroAllowed &&= choices.some((choice) => Number(choice) === 0);
   }
   if (rules.notIn.length > 0) {
-    schema = conjoin(schema, { not: { enum: rules.notIn.flatMap(spelled) } });
+    schema = conjoin(schema, noneOfValues(rules.notIn.flatMap(spelled)));
     zeroAllowed &&= rules.notIn.every((value) => Number(value) !== 0);
   }
   return { ...base, schema: conjoin(schema, refuseZero), zeroAllowed };

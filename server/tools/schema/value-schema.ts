@@ -1,7 +1,7 @@
 import type { DescEnum, DescMessage, JsonObject } from "@bufbuild/protobuf";
 import { type Duration, isWrapperDesc, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import type { FieldRules } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import { conjoin, type Fragment, fragment, reference } from "./fragment.ts";
+import { conjoin, type Fragment, fragment, noneOfValues, oneOfValues, reference } from "./fragment.ts";
 import { type RuleSet, valueRules } from "./rules.ts";
 import { scalarFragment } from "./scalar-schema.ts";
 
@@ -29,16 +29,16 @@ export function enumFragment(desc: DescEnum, rules: FieldRules | undefined, nonZ
     (choices.length === 0 || choices.includes(zero)) &&
     !excluded.includes(zero);
   if (!desc.open || set?.value("definedOnly") === true) {
-    return fragment({ type: "string", enum: names }, { zeroAllowed });
+    return fragment({ type: "string", ...oneOfValues(names) }, { zeroAllowed });
   }
   const declared = new Set(desc.values.map(({ number }) => number));
   const numbers = constant === undefined ? choices : [constant];
   if (numbers.length > 0) {
     const undeclared = numbers.filter((number) => allowed(number) && !declared.has(number));
-    return fragment({ enum: [...names, ...undeclared] }, { zeroAllowed });
+    return fragment(oneOfValues([...names, ...undeclared]), { zeroAllowed });
   }
-  const number = conjoin(anyNumber, refused.length === 0 ? {} : { not: { enum: refused } });
-  return fragment({ anyOf: [{ type: "string", enum: names }, number] }, { zeroAllowed });
+  const number = conjoin(anyNumber, noneOfValues(refused));
+  return fragment({ anyOf: [{ type: "string", ...oneOfValues(names) }, number] }, { zeroAllowed });
 }
 
 /** What `$defs` holds for an enum. */
