@@ -45,8 +45,15 @@ export async function* callToolStream(
   options: ToolCallOptions = {},
 ): AsyncGenerator<JsonValue, void, undefined> {
   const call = toToolCall(tool, args, options);
-  for await (const { event } of tools.callToolStream({ call }, toCallOptions(options))) {
-    if (event.case === "result") yield resultToJson(event.value);
+  // Connect goes on receiving when an iteration is left; only a signal ends the call.
+  const left = new AbortController();
+  const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
+  try {
+    for await (const { event } of tools.callToolStream({ call }, toCallOptions({ ...options, signal }))) {
+      if (event.case === "result") yield resultToJson(event.value);
+    }
+  } finally {
+    left.abort();
   }
 }
 

@@ -20,7 +20,10 @@ const PACKAGES = ["framework", "client", "server"];
 /** Bundles again when a source is newer than the bundles. Returns whether it did. */
 export async function ensureBuilt() {
   const oldest = Math.min(...Object.keys(BUNDLES).map((file) => modified(join(root, file))));
-  const newest = Math.max(...SOURCES.map((folder) => newestSource(join(root, folder))), modified(join(root, "package-lock.json")));
+  const newest = Math.max(
+    ...SOURCES.map((folder) => newestSource(join(root, folder))),
+    modified(join(root, "package-lock.json")),
+  );
   if (oldest > newest) {
     return false;
   }

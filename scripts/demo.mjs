@@ -14,14 +14,23 @@ const dataDir = mkdtempSync(join(tmpdir(), "toolplane-demo-"));
 const running = [];
 let url = "";
 
-process.once("SIGINT", () => finish(130));
-process.once("SIGTERM", () => finish(143));
+const interruption = new AbortController();
+const { signal } = interruption;
+for (const name of ["SIGINT", "SIGTERM"]) {
+  process.once(name, () => interruption.abort());
+}
 try {
   await tour();
-  await finish(0);
 } catch (error) {
-  console.error(error);
-  await finish(1);
+  process.exitCode = signal.aborted ? 130 : 1;
+  if (!signal.aborted) {
+    console.error(error);
+  }
+} finally {
+  for (const service of running.reverse()) {
+    await service.stop();
+  }
+  rmSync(dataDir, { recursive: true, force: true });
 }
 
 async function tour() {
@@ -35,6 +44,7 @@ async function tour() {
     } else {
       say(`The ${example.language} service "${name}" …`);
       await example.prepare();
+      signal.throwIfAborted();
       ready[name] = example;
     }
   }
@@ -45,6 +55,7 @@ async function tour() {
     [process.execPath, cli, "serve"],
     { TOOLPLANE_LISTEN: "127.0.0.1:0", TOOLPLANE_DATA_DIR: dataDir, TOOLPLANE_URL: "" },
     /Address\s+(http:\S+)/,
+    signal,
   );
   running.push(server);
   url = server.url;
@@ -54,7 +65,7 @@ async function tour() {
   const services = {};
   for (const [name, example] of Object.entries(ready)) {
     const env = name === "text" ? { TOOLPLANE_URL: url } : {};
-    services[name] = await startExample(example, env);
+    services[name] = await startExample(example, env, signal);
     running.push(services[name]);
   }
   say(
@@ -149,14 +160,24 @@ async function expectCode(args, input, wanted) {
   shown(`toolplane ${args.map(quoted).join(" ")}`, input);
   const child = start(args, [input === undefined ? "ignore" : "pipe", "inherit", "inherit"]);
   child.stdin?.end(input);
-  const code = await new Promise((resolve, reject) => child.once("close", resolve).once("error", reject));
+  const code = await ended(child);
   if (!wanted(code)) {
     throw new Error(`the command ended with code ${code}, which is not what the tour expects`);
   }
 }
 
 function start(args, stdio) {
-  return spawn(process.execPath, [cli, ...args], { stdio, env: { ...process.env, TOOLPLANE_URL: url } });
+  return spawn(process.execPath, [cli, ...args], {
+    stdio,
+    signal,
+    env: { ...process.env, TOOLPLANE_URL: url },
+  });
+}
+
+async function ended(child) {
+  const code = await new Promise((resolve, reject) => child.once("close", resolve).once("error", reject));
+  signal.throwIfAborted();
+  return code;
 }
 
 /** Asks again until the answer is as wanted, for a minute at most. */
@@ -168,7 +189,7 @@ async function until(args, wanted) {
     child.stdout.on("data", (data) => {
       output += data;
     });
-    await new Promise((resolve, reject) => child.once("close", resolve).once("error", reject));
+    await ended(child);
     if (wanted(output)) {
       return;
     }
@@ -178,14 +199,6 @@ async function until(args, wanted) {
       );
     }
   }
-}
-
-async function finish(code) {
-  for (const process of running.splice(0).reverse()) {
-    await process.stop();
-  }
-  rmSync(dataDir, { recursive: true, force: true });
-  process.exit(code);
 }
 
 function title(text) {

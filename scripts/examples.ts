@@ -1,8 +1,9 @@
 // The example services: what they need, and how to start them. Used by the demo and by the tests across languages.
-import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, type ChildProcessByStdio, execFile, spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
@@ -71,45 +72,66 @@ export interface RunningExample {
   kill(): Promise<void>;
 }
 
-/** Starts an example that is prepared. It inherits the environment with `env` on top. */
+/** Starts an example that is prepared; see `startProcess`. */
 export function startExample(
   example: Example,
   env: Readonly<Record<string, string>> = {},
+  signal?: AbortSignal,
 ): Promise<RunningExample> {
-  return startProcess(example.command, env, /listening on (http:\/\/(\S+))/);
+  return startProcess(example.command, env, /listening on (http:\/\/(\S+))/, signal);
 }
 
 /**
- * Starts a process and waits for the line in which it says where it listens.
+ * Starts a process and waits for the line in which it says where it listens. A process that does not get that far has
+ * ended when the promise is rejected.
  *
+ * @param env comes on top of the environment
  * @param listening finds the URL (first group) in what the process prints
+ * @param signal gives up waiting and ends the process
  */
 export async function startProcess(
   [file = "", ...args]: readonly string[],
   env: Readonly<Record<string, string>>,
   listening: RegExp,
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<RunningExample> {
+  signal.throwIfAborted();
   const child = spawn(file, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
   const exited = new Promise<void>((resolve) => child.once("close", () => resolve()));
+  const end = (name: NodeJS.Signals) => async () => {
+    signalTo(child, name);
+    await exited;
+  };
+  const giveUp = () => signalTo(child, "SIGTERM");
+  signal.addEventListener("abort", giveUp);
+  try {
+    const url = await firstMatch(child, listening);
+    signal.throwIfAborted();
+    return { url, address: new URL(url).host, stop: end("SIGTERM"), kill: end("SIGKILL") };
+  } finally {
+    signal.removeEventListener("abort", giveUp);
+  }
+}
+
+/** Reads what a process prints, to its end, so that it never has to wait. Rejects when it ends without a match. */
+function firstMatch(child: ChildProcessByStdio<null, Readable, Readable>, pattern: RegExp): Promise<string> {
   const said: string[] = [];
-  const url = await new Promise<string>((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     const note = (line: string) => {
-      said.push(line);
-      const found = listening.exec(line)?.[1];
+      const found = pattern.exec(line)?.[1];
       if (found) {
         resolve(found);
       }
+      said.push(line);
+      said.splice(0, said.length - 20);
     };
     createInterface({ input: child.stdout }).on("line", note);
     createInterface({ input: child.stderr }).on("line", note);
     child.once("error", reject);
-    exited.then(() => reject(new Error(`${file} ended before it listened:\n${said.slice(-20).join("\n")}`)));
+    child.once("close", () =>
+      reject(new Error(`${child.spawnfile} ended before it listened:\n${said.join("\n")}`)),
+    );
   });
-  const end = (signal: NodeJS.Signals) => async () => {
-    signalTo(child, signal);
-    await exited;
-  };
-  return { url, address: new URL(url).host, stop: end("SIGTERM"), kill: end("SIGKILL") };
 }
 
 function signalTo(child: ChildProcess, signal: NodeJS.Signals): void {

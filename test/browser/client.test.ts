@@ -29,12 +29,20 @@ beforeAll(async () => {
     }
     response
       .setHeader("content-type", "text/html")
-      .end(`<!doctype html><script>window.serverUrl = "${app.url}"</script><script type="module" src="/page.js"></script>`);
+      .end(
+        `<!doctype html><script>window.serverUrl = "${app.url}"</script><script type="module" src="/page.js"></script>`,
+      );
   });
   await new Promise<void>((resolve) => pages.listen(0, "127.0.0.1", resolve));
   browser = await chromium.launch({
     executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
   });
 });
 
@@ -49,9 +57,11 @@ test("a page on another origin lists, searches, calls, streams and watches with 
   const errors: string[] = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`);
-  await page.waitForFunction("window.seen?.done === true", undefined, { timeout: 30_000 }).catch((error: unknown) => {
-    throw new Error(`the page did not finish: ${errors.join("; ")}`, { cause: error });
-  });
+  await page
+    .waitForFunction("window.seen?.done === true", undefined, { timeout: 30_000 })
+    .catch((error: unknown) => {
+      throw new Error(`the page did not finish: ${errors.join("; ")}`, { cause: error });
+    });
   const seen: unknown = await page.evaluate("window.seen");
   expect(seen).toMatchObject({
     services: ["toolplane"],

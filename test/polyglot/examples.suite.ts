@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { join } from "node:path";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
@@ -6,6 +7,7 @@ import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { describe, expect, it } from "vitest";
 import type { Polyglot } from "./setup.ts";
+import { output, root } from "./tools.ts";
 
 /** For every tool: arguments that it takes (a list: a stream of them), and some that it does not. */
 const CALLS: [string, { good: JsonObject | JsonObject[]; bad: JsonObject[] }][] = [
@@ -66,8 +68,8 @@ export function testExamples(polyglot: () => Polyglot): void {
     const { tool } = await polyglot().toolplane.registry.getTool({ name });
     const ajv = new Ajv2020({ strict: false, formats: { "date-time": true } });
     return {
-      input: ajv.compile(tool?.inputSchema ?? false),
-      output: ajv.compile(tool?.outputSchema ?? false),
+      accepts: ajv.compile(tool?.inputSchema ?? false),
+      answers: ajv.compile(tool?.outputSchema ?? false),
     };
   }
 
@@ -100,13 +102,13 @@ export function testExamples(polyglot: () => Polyglot): void {
     });
 
     it.each(CALLS)("have schemas that tell good arguments from bad ones: %s", async (name, { good, bad }) => {
-      const { input, output } = await schemasOf(name);
+      const { accepts, answers } = await schemasOf(name);
       const results = await all(polyglot().toolplane.callToolStream(name, good));
       expect(results).not.toEqual([]);
       for (const [check, values, fits] of [
-        [input, Array.isArray(good) ? good : [good], true],
-        [input, bad, false],
-        [output, results, true],
+        [accepts, Array.isArray(good) ? good : [good], true],
+        [accepts, bad, false],
+        [answers, results, true],
       ] as const) {
         for (const value of values) {
           expect([value, check(value), fits || check.errors]).toEqual([
@@ -140,6 +142,16 @@ export function testExamples(polyglot: () => Polyglot): void {
         expect([name, status.get(name)]).toEqual([name, HealthStatus.HEALTHY]);
       }
     });
+  });
+
+  it("services have tests of their own, which pass", async () => {
+    const { code, stdout, stderr } = await output("go", [
+      "test",
+      "-C",
+      join(root, "examples", "go"),
+      "./...",
+    ]);
+    expect([code, stdout + stderr]).toEqual([0, expect.stringContaining("ok")]);
   });
 
   describe("their tools", () => {

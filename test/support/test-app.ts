@@ -13,7 +13,12 @@ export interface TestApp extends App {
 export async function startTestApp(): Promise<TestApp> {
   const dataDir = await mkdtemp(join(tmpdir(), "toolplane-app-"));
   const settings = loadSettings({ listen: "127.0.0.1:0", dataDir }, {});
-  const app = await createApp({ settings, clock: systemClock, env: {}, logger: createLogger({ level: "error" }) });
+  const app = await createApp({
+    settings,
+    clock: systemClock,
+    env: {},
+    logger: createLogger({ level: "error" }),
+  });
   return {
     ...app,
     async close() {
