@@ -503,9 +503,12 @@ describe.runIf(hasScript)("on a terminal", () => {
       env: { PATH: process.env["PATH"], SHELL: "/bin/sh", TERM: "xterm-256color", TOOLPLANE_URL: server.url },
     });
     let output = "";
+    let keys = typed.keys;
     child.stdout.on("data", (data) => {
       output += data;
-      if (typed.keys !== "" && output.includes(typed.after)) child.stdin.write(typed.keys);
+      if (keys === "" || !output.includes(typed.after)) return;
+      child.stdin.write(keys);
+      keys = "";
     });
     return new Promise((resolve) => child.on("close", (code) => resolve({ output, code })));
   }
