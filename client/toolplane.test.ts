@@ -12,6 +12,8 @@ import * as web from "./web.ts";
 
 let server: StubServer;
 let calls: ToolCall[] = [];
+/** How many calls the server has seen cancelled. */
+let cancellations = 0;
 
 beforeAll(async () => {
   server = await startStubServer(
@@ -28,8 +30,10 @@ beforeAll(async () => {
         if (call !== undefined) calls.push(call);
         yield { event: { case: "started", value: { tool: call?.tool ?? "" } } };
         for (const n of [1, 2, 3]) yield { event: { case: "result", value: aResult({ n }) } };
-        if (call?.tool === "endless")
+        if (call?.tool === "endless") {
           await new Promise((resolve) => signal.addEventListener("abort", resolve));
+          cancellations += 1;
+        }
         yield { event: { case: "finished", value: { resultCount: 3 } } };
       },
     },
@@ -38,6 +42,7 @@ beforeAll(async () => {
 afterAll(() => server[Symbol.asyncDispose]());
 beforeEach(() => {
   calls = [];
+  cancellations = 0;
 });
 
 function aResult(value: JsonValue) {
@@ -83,6 +88,7 @@ describe.each(clients)("the client for $name", ({ create }) => {
       expect(result).toEqual({ n: 1 });
       break;
     }
+    await expect.poll(() => cancellations).toBe(1);
   });
 
   it("cancels the call when the signal aborts", async () => {
@@ -92,6 +98,7 @@ describe.each(clients)("the client for $name", ({ create }) => {
         controller.abort();
     };
     await expect(read()).rejects.toMatchObject({ code: Code.Canceled });
+    await expect.poll(() => cancellations).toBe(1);
   });
 
   it("passes the server's errors on as they are", async () => {
