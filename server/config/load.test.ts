@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Code } from "@connectrpc/connect";
@@ -89,4 +89,12 @@ test("a file that cannot be read names the variable to change", () => {
   const error = refusal(() => loadSettings({}, { TOOLPLANE_CONFIG: join(folder, "absent.yaml") }));
   expect(error.init).toMatchObject({ code: Code.FailedPrecondition, reason: "CONFIG_UNREADABLE" });
   expect(error.init.preconditions).toMatchObject([{ subject: "TOOLPLANE_CONFIG" }]);
+});
+
+test("the example in the documentation is a valid configuration", () => {
+  const page = readFileSync(join(import.meta.dirname, "../../docs/configuration.md"), "utf8");
+  const example = /```yaml\n([\s\S]*?)```/.exec(page)?.[1] ?? "";
+  expect(loadSettings({ config: file(example) }, {})).toMatchObject({
+    secrets: [{ name: "weather-key", hosts: ["api.weather.example"] }],
+  });
 });
