@@ -1,15 +1,11 @@
 import { ScalarType } from "@bufbuild/protobuf";
+import { integerTypeRange } from "./integer-schema.ts";
 
 /** A decimal number as JSON writes it, leading zeros allowed. */
 const DECIMAL = /^-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 const WHOLE = /^-?\d+$/;
 /** No 64-bit integer is longer; what is longer need not be converted to be refused. */
 const MAX_DIGITS = 64;
-
-interface Range {
-  readonly low: bigint;
-  readonly high: bigint;
-}
 
 /** Whether a JSON value is a form of a scalar that parsers have to accept. */
 export function isScalarJson(scalar: ScalarType, json: unknown): boolean {
@@ -24,7 +20,7 @@ export function isScalarJson(scalar: ScalarType, json: unknown): boolean {
     case ScalarType.FLOAT:
       return isFloat(scalar, json);
     default:
-      return isInteger(integerRange(scalar), json);
+      return isInteger(integerTypeRange(scalar), json);
   }
 }
 
@@ -37,7 +33,7 @@ export function canonicalMapKey(scalar: ScalarType, key: string): string | undef
       return key === "true" || key === "false" ? key : undefined;
     default: {
       const number = wholeNumber(key);
-      return number !== undefined && isWithin(integerRange(scalar), number) ? String(number) : undefined;
+      return number !== undefined && isWithin(integerTypeRange(scalar), number) ? String(number) : undefined;
     }
   }
 }
@@ -56,30 +52,13 @@ export function expectedScalar(scalar: ScalarType, json: unknown): string {
     case ScalarType.FLOAT:
       return 'a number of single precision, "NaN", "Infinity" or "-Infinity"';
     default: {
-      const { low, high } = integerRange(scalar);
+      const [low, high] = integerTypeRange(scalar);
       return `a whole number from ${low} to ${high}`;
     }
   }
 }
 
-function integerRange(scalar: ScalarType): Range {
-  switch (scalar) {
-    case ScalarType.UINT32:
-    case ScalarType.FIXED32:
-      return { low: 0n, high: 2n ** 32n - 1n };
-    case ScalarType.INT64:
-    case ScalarType.SINT64:
-    case ScalarType.SFIXED64:
-      return { low: -(2n ** 63n), high: 2n ** 63n - 1n };
-    case ScalarType.UINT64:
-    case ScalarType.FIXED64:
-      return { low: 0n, high: 2n ** 64n - 1n };
-    default:
-      return { low: -(2n ** 31n), high: 2n ** 31n - 1n };
-  }
-}
-
-function isInteger(range: Range, json: unknown): boolean {
+function isInteger(range: readonly [bigint, bigint], json: unknown): boolean {
   if (typeof json === "number") {
     return Number.isInteger(json) && isWithin(range, BigInt(json));
   }
@@ -91,7 +70,7 @@ function isInteger(range: Range, json: unknown): boolean {
     return isWithin(range, whole);
   }
   // Only 32-bit integers are read from notations with a point or exponent: others would lose digits on the way.
-  const number = DECIMAL.test(json) && range.high < 2n ** 32n ? Number(json) : Number.NaN;
+  const number = DECIMAL.test(json) && range[1] < 2n ** 32n ? Number(json) : Number.NaN;
   return Number.isInteger(number) && isWithin(range, BigInt(number));
 }
 
@@ -99,7 +78,7 @@ function wholeNumber(text: string): bigint | undefined {
   return text.length <= MAX_DIGITS && WHOLE.test(text) ? BigInt(text) : undefined;
 }
 
-function isWithin({ low, high }: Range, value: bigint): boolean {
+function isWithin([low, high]: readonly [bigint, bigint], value: bigint): boolean {
   return value >= low && value <= high;
 }
 

@@ -1,6 +1,7 @@
 import { type DescEnum, type DescField, getOption, hasOption, type JsonValue } from "@bufbuild/protobuf";
 import { field as fieldOption } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { leadingComment } from "./comments.ts";
+import { isShallow } from "./json.ts";
 
 export interface FieldDocumentation {
   readonly description: string;
@@ -36,14 +37,6 @@ function parseExample(example: string): JsonValue[] {
   } catch {
     return [];
   }
-}
-
-function isShallow(value: JsonValue, depth: number): boolean {
-  return (
-    typeof value !== "object" ||
-    value === null ||
-    (depth > 0 && Object.values(value).every((member) => isShallow(member, depth - 1)))
-  );
 }
 
 /** The comment of an enum, with a line for each value that has a comment. */

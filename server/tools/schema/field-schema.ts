@@ -5,8 +5,9 @@ import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
 import { type FieldRules, Ignore } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { fieldDocumentation } from "./documentation.ts";
 import { conjoin, type Definition, type Fragment, fragment } from "./fragment.ts";
+import { mapKeyRules, mapKeySchema } from "./map-key-schema.ts";
 import { celNotes, type RuleSet, valueRules } from "./rules.ts";
-import { mapKeyRules, mapKeySchema, scalarFragment } from "./scalar-schema.ts";
+import { scalarFragment } from "./scalar-schema.ts";
 import { enumFragment, messageFragment } from "./value-schema.ts";
 
 export interface FieldSchema {

@@ -2,6 +2,8 @@ import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { RE2JS } from "@bufbuild/re2";
 import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
+import { isObject, pointedAt } from "./json.ts";
+import { modernise } from "./schema-dialects.ts";
 import { quote } from "./wording.ts";
 
 /** A schema may have this many values in all, and nest this deep. */
@@ -169,7 +171,7 @@ class Preparation {
 
   #named(keyword: string, value: JsonValue, depth: number, cost: Cost): JsonObject {
     const entries = Object.entries(object(value, keyword));
-    return fromEntries(
+    return Object.fromEntries(
       atMost(entries, keyword).map(([name, part]) => [name, this.#rewrite(part, depth + 1, cost)]),
     );
   }
@@ -195,7 +197,7 @@ class Preparation {
         patterns.push([pattern, this.#costed(part, depth + 1)]);
       }
     }
-    result["patternProperties"] = fromEntries(patterns);
+    result["patternProperties"] = Object.fromEntries(patterns);
   }
 
   /** The pattern in RE2 syntax, which is matched in linear time; undefined where RE2 does not know it. */
@@ -217,31 +219,14 @@ class Preparation {
       local = local.slice(own.length);
     }
     const target =
-      local === "" || local === "#"
-        ? this.#root
-        : local.startsWith("#/")
-          ? this.#pointer(local.slice(2))
-          : local.startsWith("#")
-            ? findAnchor(this.#root, local.slice(1))
-            : undefined;
+      pointedAt(local, this.#root) ??
+      (local.startsWith("#") ? findAnchor(this.#root, local.slice(1)) : undefined);
     if (target === undefined) {
       throw invalidSchema(
         local.startsWith("#")
           ? `$ref ${quote(local)} points to nothing`
           : `$ref ${quote(local)} points out of the schema; nothing is loaded from elsewhere`,
       );
-    }
-    return target;
-  }
-
-  #pointer(pointer: string): JsonValue | undefined {
-    let target: JsonValue | undefined = this.#root;
-    for (const part of decode(pointer).split("/")) {
-      const key = part.replaceAll("~1", "/").replaceAll("~0", "~");
-      if (typeof target !== "object" || target === null || !Object.hasOwn(target, key)) {
-        return undefined;
-      }
-      target = Array.isArray(target) ? target[Number(key)] : target[key];
     }
     return target;
   }
@@ -264,46 +249,6 @@ class Preparation {
       throw invalidSchema(`the schema has more than ${MAX_NODES} values`);
     }
   }
-}
-
-/** Keywords of older dialects, and of OpenAPI 3.0, as 2020-12 writes them. */
-function modernise(schema: JsonObject): JsonObject {
-  const modern: Record<string, JsonValue> = { ...schema };
-  if (Array.isArray(modern["items"])) {
-    modern["prefixItems"] = modern["items"];
-    delete modern["items"];
-    if (modern["additionalItems"] !== undefined) {
-      modern["items"] = modern["additionalItems"];
-    }
-  }
-  if (isObject(modern["dependencies"])) {
-    const entries = Object.entries(modern["dependencies"]);
-    modern["dependentRequired"] = fromEntries(entries.filter(([, value]) => Array.isArray(value)));
-    modern["dependentSchemas"] = fromEntries(entries.filter(([, value]) => !Array.isArray(value)));
-  }
-  for (const [exclusive, inclusive] of [
-    ["exclusiveMinimum", "minimum"],
-    ["exclusiveMaximum", "maximum"],
-  ] as const) {
-    const flag = modern[exclusive];
-    if (typeof flag === "boolean") {
-      delete modern[exclusive];
-      const bound = modern[inclusive];
-      if (flag && bound !== undefined) {
-        modern[exclusive] = bound;
-      }
-    }
-  }
-  if (modern["nullable"] === true && modern["type"] !== undefined) {
-    modern["type"] = [...new Set([modern["type"], "null"].flat())];
-    if (Array.isArray(modern["enum"])) {
-      modern["enum"] = [...modern["enum"], null];
-    }
-  }
-  if (modern["$recursiveRef"] !== undefined || modern["$dynamicRef"] !== undefined) {
-    modern["$ref"] ??= modern["$dynamicRef"] ?? "#";
-  }
-  return modern;
 }
 
 /** The part that names itself with `$anchor` or `$dynamicAnchor`. */
@@ -331,15 +276,6 @@ function isRe2(pattern: string): boolean {
   }
 }
 
-function decode(pointer: string): string {
-  try {
-    return decodeURIComponent(pointer);
-  } catch {
-    // Not percent-encoded.
-    return pointer;
-  }
-}
-
 function list(value: JsonValue, keyword: string): readonly JsonValue[] {
   if (!Array.isArray(value)) {
     throw invalidSchema(`${keyword} must be an array`);
@@ -359,13 +295,4 @@ function object(value: JsonValue, keyword: string): JsonObject {
     throw invalidSchema(`${keyword} must be an object`);
   }
   return value;
-}
-
-/** `Object.fromEntries` also takes "__proto__" as a name. */
-function fromEntries(entries: Iterable<readonly [string, JsonValue]>): JsonObject {
-  return Object.fromEntries(entries);
-}
-
-function isObject(value: JsonValue | undefined): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

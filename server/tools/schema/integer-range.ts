@@ -20,6 +20,11 @@ export function integerRangePattern(low: bigint, high: bigint): string {
   return alternatives.length === 1 ? (alternatives[0] ?? "") : `(?:${alternatives.join("|")})`;
 }
 
+/** The pattern that a whole text matches. */
+export function anchored(pattern: string): string {
+  return `^(?:${pattern})$`;
+}
+
 /** Splits a range of positive integers by their number of digits. */
 function unsigned(low: bigint, high: bigint): string[] {
   const patterns: string[] = [];

@@ -1,6 +1,7 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import type { FieldViolation } from "@toolplane/framework";
 import { prepareSchema } from "./foreign-schema.ts";
+import { isShallow } from "./json.ts";
 import { CompiledSchema, SchemaCompiler, TooCostly } from "./schema-compiler.ts";
 import { reportErrors } from "./schema-errors.ts";
 import { Violations } from "./violations.ts";
@@ -79,11 +80,4 @@ function compiledSchema(schema: JsonObject): CompiledSchema {
     compiledSchemas.delete(oldest);
   }
   return compiled;
-}
-
-function isShallow(json: JsonValue, depth: number): boolean {
-  if (typeof json !== "object" || json === null) {
-    return true;
-  }
-  return depth > 0 && Object.values(json).every((member) => isShallow(member, depth - 1));
 }

@@ -45,7 +45,7 @@ describe.each(providers)("the schema profile for %s", (provider) => {
         formats.default(ajv);
         expect(ajv.validate(toProfile(messageSchema(desc), provider), json), ajv.errorsText()).toBe(true);
       }),
-      { numRuns: 60 },
+      { numRuns: 25 },
     );
   });
 

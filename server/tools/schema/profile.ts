@@ -1,4 +1,5 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { isObject, items, pointedAt } from "./json.ts";
 import { quote } from "./wording.ts";
 
 /** Whose rules for the schemas of tools are followed. */
@@ -108,9 +109,14 @@ class Conversion {
     return isObject(value) ? { [keyword]: mapMembers(value, (definition) => this.#convert(definition)) } : {};
   }
 
+  #target(reference: string): JsonObject {
+    const target = pointedAt(reference, this.#root);
+    return isObject(target) ? target : {};
+  }
+
   #resolve(schema: JsonObject): JsonObject {
     const { $ref, ...rest } = schema;
-    return typeof $ref === "string" ? { ...lookup($ref, this.#root), ...rest } : schema;
+    return typeof $ref === "string" ? { ...this.#target($ref), ...rest } : schema;
   }
 
   /** Merges what a schema's combinators say about its properties into the schema itself. */
@@ -126,10 +132,10 @@ class Conversion {
       return describe(base, notes);
     }
     let merged: JsonObject = base;
-    for (const part of list(allOf).filter(isObject)) {
+    for (const part of items(allOf).filter(isObject)) {
       merged = mergeBoth(merged, this.#merge(part, depth + 1));
     }
-    for (const alternatives of [list(anyOf), list(oneOf)]) {
+    for (const alternatives of [items(anyOf), items(oneOf)]) {
       const parts = alternatives.filter(isObject).map((part) => this.#merge(part, depth + 1));
       if (parts.length === 0) {
         continue;
@@ -140,7 +146,7 @@ class Conversion {
         continue;
       }
       const forms = parts.map((part) =>
-        list(part["required"])
+        items(part["required"])
           .map((name) => quote(String(name)))
           .join(", "),
       );
@@ -176,7 +182,7 @@ class Conversion {
   /** Replaces a reference by what it refers to; a type within itself is only named. */
   #writeOut(reference: string, schema: JsonObject): JsonObject {
     const { $ref: _, ...rest } = schema;
-    const target = lookup(reference, this.#root);
+    const target = this.#target(reference);
     const name = reference.slice(reference.lastIndexOf("/") + 1);
     if (this.#open.includes(reference) || this.#parts > MAX_PARTS) {
       const type = target["type"] === undefined ? "object" : target["type"];
@@ -206,7 +212,7 @@ class Conversion {
         case "oneOf":
         case "allOf":
         case "prefixItems":
-          result[keyword] = list(value).map((part) => this.#convert(part));
+          result[keyword] = items(value).map((part) => this.#convert(part));
           break;
         case "patternProperties":
           result[keyword] = isObject(value) ? mapMembers(value, (part) => this.#convert(part)) : value;
@@ -231,7 +237,7 @@ class Conversion {
       const kept = Object.keys(
         isObject(result["properties"] ?? null) ? (result["properties"] as JsonObject) : {},
       );
-      const required = list(schema["required"]).filter((name) => kept.includes(String(name)));
+      const required = items(schema["required"]).filter((name) => kept.includes(String(name)));
       if (kept.length < Object.keys(schema["properties"]).length) {
         delete result["additionalProperties"];
       }
@@ -259,7 +265,7 @@ class Conversion {
 
 /** Replaces choices of at most one, or exactly one, field by a sentence. */
 function exclusivesToNotes(schema: JsonObject, notes: string[]): JsonObject {
-  const parts = [schema, ...list(schema["allOf"]).filter(isObject)];
+  const parts = [schema, ...items(schema["allOf"]).filter(isObject)];
   const found = parts.map((part) => exclusiveFields(part));
   if (found.every((names) => names === undefined)) {
     return schema;
@@ -271,7 +277,7 @@ function exclusivesToNotes(schema: JsonObject, notes: string[]): JsonObject {
     }
   }
   const { oneOf, allOf, ...rest } = schema;
-  const others = list(allOf).filter((part) => !isObject(part) || exclusiveFields(part) === undefined);
+  const others = items(allOf).filter((part) => !isObject(part) || exclusiveFields(part) === undefined);
   return {
     ...rest,
     ...(found[0] === undefined && oneOf !== undefined ? { oneOf } : {}),
@@ -281,7 +287,7 @@ function exclusivesToNotes(schema: JsonObject, notes: string[]): JsonObject {
 
 /** The fields of a `oneOf` that does nothing but to require one of them each. */
 function exclusiveFields(schema: JsonObject): { names: string[]; needed: boolean } | undefined {
-  const alternatives = list(schema["oneOf"]);
+  const alternatives = items(schema["oneOf"]);
   const names = alternatives.map(requiredOnly).filter((name) => name !== undefined);
   const rest = alternatives.filter((alternative) => requiredOnly(alternative) === undefined);
   const [none] = rest;
@@ -292,18 +298,18 @@ function exclusiveFields(schema: JsonObject): { names: string[]; needed: boolean
 }
 
 function requiredOnly(schema: JsonValue): string | undefined {
-  const required = isObject(schema) && Object.keys(schema).length === 1 ? list(schema["required"]) : [];
+  const required = isObject(schema) && Object.keys(schema).length === 1 ? items(schema["required"]) : [];
   return required.length === 1 ? String(required[0]) : undefined;
 }
 
 function isNone(schema: JsonValue, count: number): boolean {
   const not = isObject(schema) ? schema["not"] : undefined;
-  const excluded = isObject(not) ? list(not["anyOf"]) : [];
+  const excluded = isObject(not) ? items(not["anyOf"]) : [];
   return excluded.length === count && excluded.every((part) => requiredOnly(part) !== undefined);
 }
 
 function mergeBoth(a: JsonObject, b: JsonObject): JsonObject {
-  const required = [...new Set([...list(a["required"]), ...list(b["required"])])];
+  const required = [...new Set([...items(a["required"]), ...items(b["required"])])];
   const notes = [a["description"], b["description"]].filter((text) => typeof text === "string");
   return {
     ...b,
@@ -315,9 +321,9 @@ function mergeBoth(a: JsonObject, b: JsonObject): JsonObject {
 }
 
 function mergeEither(a: JsonObject, b: JsonObject): JsonObject {
-  const others = list(b["required"]);
+  const others = items(b["required"]);
   const { required: _, ...rest } = mergeBoth(a, b);
-  const required = list(a["required"]).filter((name) => others.includes(name));
+  const required = items(a["required"]).filter((name) => others.includes(name));
   return { ...rest, ...(required.length > 0 ? { required } : {}) };
 }
 
@@ -363,7 +369,7 @@ function toOpenApi(schema: JsonObject, notes: string[]): JsonObject {
     result["nullable"] = true;
   }
   const [type] = types.filter((name) => name !== "null");
-  const choices = result["const"] === undefined ? list(result["enum"]) : [result["const"]];
+  const choices = result["const"] === undefined ? items(result["enum"]) : [result["const"]];
   delete result["enum"];
   if (choices.length > 0 && choices.every((choice) => typeof choice === "string")) {
     result["type"] = "string";
@@ -403,25 +409,8 @@ function describe(schema: JsonObject, notes: readonly string[]): JsonObject {
   return text === "" ? schema : { ...schema, description: text };
 }
 
-function lookup(reference: string, root: JsonObject): JsonObject {
-  let target: JsonValue | undefined = root;
-  for (const part of reference.split("/").slice(1)) {
-    const key = part.replaceAll("~1", "/").replaceAll("~0", "~");
-    target = isObject(target) && Object.hasOwn(target, key) ? target[key] : undefined;
-  }
-  return isObject(target) ? target : {};
-}
-
 function mapMembers(value: JsonObject, convert: (member: JsonValue) => JsonValue): JsonObject {
   return Object.fromEntries(
     Object.entries(value).map(([name, member]): [string, JsonValue] => [name, convert(member)]),
   );
-}
-
-function list(value: JsonValue | undefined): JsonValue[] {
-  return Array.isArray(value) ? value : [];
-}
-
-function isObject(value: JsonValue | undefined): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

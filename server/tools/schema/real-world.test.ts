@@ -97,7 +97,7 @@ describe("schemas of published APIs", () => {
   it("accept random messages, which are read back as they were", () => {
     fc.assert(
       fc.property(fc.gen(), (draw) => expectRoundTrip(draw, messages, registry, true)),
-      { numRuns: 40 },
+      { numRuns: 20 },
     );
   });
 
@@ -108,7 +108,7 @@ describe("schemas of published APIs", () => {
     );
     fc.assert(
       fc.property(fc.gen(), (draw) => expectRoundTrip(draw, messagesOf(own), own, false)),
-      { numRuns: 40 },
+      { numRuns: 20 },
     );
   });
 

@@ -149,6 +149,17 @@ export function numericRules(rules: FieldRules | undefined, scalar: ScalarType):
   };
 }
 
+/** The values that `const` and `in` leave; undefined when neither is set. */
+export function choicesOf({
+  const: constant,
+  in: choices,
+}: NumericRules): readonly (number | bigint)[] | undefined {
+  if (constant === undefined) {
+    return choices.length > 0 ? choices : undefined;
+  }
+  return choices.length === 0 || choices.includes(constant) ? [constant] : [];
+}
+
 function bound(set: RuleSet, exclusive: string, inclusive: string): Bound | undefined {
   const beyond = number(set.value(exclusive));
   const at = number(set.value(inclusive));

@@ -1,5 +1,6 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { SchemaChangeKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import { canonicalText, isObject, items, pointedAt } from "./json.ts";
 import { printPath } from "./wording.ts";
 
 /** A difference at one place of a schema. */
@@ -176,7 +177,7 @@ export class SchemaComparison {
       const later = after[keyword];
       if (
         earlier === later ||
-        (earlier !== undefined && later !== undefined && canonical(earlier) === canonical(later))
+        (earlier !== undefined && later !== undefined && text(earlier) === text(later))
       ) {
         continue;
       }
@@ -254,13 +255,13 @@ export class SchemaComparison {
 
   #compareCombinators(before: JsonObject, after: JsonObject, path: string): void {
     for (const keyword of combinators) {
-      const earlier = schemas(before[keyword]);
-      const later = schemas(after[keyword]);
+      const earlier = items(before[keyword]);
+      const later = items(after[keyword]);
       if (earlier.length === 0 && later.length === 0) {
         continue;
       }
-      const known = new Set(earlier.map(canonical));
-      const next = new Set(later.map(canonical));
+      const known = new Set(earlier.map(text));
+      const next = new Set(later.map(text));
       const gone = [...known].filter((schema) => !next.has(schema)).length;
       const fresh = [...next].filter((schema) => !known.has(schema)).length;
       // Equal texts may refer to definitions that changed.
@@ -308,7 +309,10 @@ function resolve(schema: JsonValue, root: JsonObject): JsonObject {
     if (typeof $ref !== "string") {
       return resolved;
     }
-    const target = lookup($ref, root);
+    const target = pointedAt($ref, root);
+    if (!isObject(target)) {
+      return anything;
+    }
     if (Object.keys(rest).every((keyword) => annotations.has(keyword))) {
       // The same object each time, so that recursion is noticed.
       resolved = target;
@@ -322,18 +326,6 @@ function resolve(schema: JsonValue, root: JsonObject): JsonObject {
 const anything: JsonObject = {};
 const never: JsonObject = { not: {} };
 const annotations = new Set(["description", "title", "examples", "default", "deprecated", "$comment"]);
-
-function lookup(reference: string, root: JsonObject): JsonObject {
-  if (reference === "#") {
-    return root;
-  }
-  let target: JsonValue | undefined = reference.startsWith("#/") ? root : undefined;
-  for (const part of reference.slice(2).split("/")) {
-    const key = part.replaceAll("~1", "/").replaceAll("~0", "~");
-    target = isObject(target) && Object.hasOwn(target, key) ? target[key] : undefined;
-  }
-  return isObject(target) ? target : anything;
-}
 
 const jsonTypes = ["null", "boolean", "number", "string", "array", "object"];
 
@@ -357,9 +349,9 @@ function words(types: readonly string[]): string {
 /** The only values that are valid, as JSON; undefined when they are not listed. */
 function choices(schema: JsonObject): string[] | undefined {
   if (schema["const"] !== undefined) {
-    return [canonical(schema["const"])];
+    return [text(schema["const"])];
   }
-  return Array.isArray(schema["enum"]) ? schema["enum"].map(canonical) : undefined;
+  return Array.isArray(schema["enum"]) ? schema["enum"].map(text) : undefined;
 }
 
 /** The values of a message, cut where they are many. */
@@ -370,8 +362,8 @@ function list(values: readonly string[]): string {
 }
 
 function shown(value: JsonValue | undefined): string {
-  const text = value === undefined ? "unset" : canonical(value);
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  const whole = value === undefined ? "unset" : text(value);
+  return whole.length > 80 ? `${whole.slice(0, 80)}…` : whole;
 }
 
 function properties(schema: JsonObject): ReadonlyMap<string, JsonValue> {
@@ -379,12 +371,8 @@ function properties(schema: JsonObject): ReadonlyMap<string, JsonValue> {
   return new Map(isObject(described) ? Object.entries(described) : []);
 }
 
-function schemas(value: JsonValue | undefined): readonly JsonValue[] {
-  return Array.isArray(value) ? value : [];
-}
-
 function strings(value: JsonValue | undefined): string[] {
-  return schemas(value).map(String);
+  return items(value).map(String);
 }
 
 function isClosed(schema: JsonValue): boolean {
@@ -395,21 +383,8 @@ function member(path: string, name: string): string {
   return printPath(path, [name]);
 }
 
-/** A schema as text, without what does not decide which values are valid. */
-function canonical(schema: JsonValue): string {
-  if (Array.isArray(schema)) {
-    return `[${schema.map(canonical).join()}]`;
-  }
-  if (!isObject(schema)) {
-    return JSON.stringify(schema);
-  }
-  const members = Object.keys(schema)
-    .filter((key) => !annotations.has(key) || typeof schema[key] === "object")
-    .sort()
-    .map((key) => `${JSON.stringify(key)}:${canonical(schema[key] ?? null)}`);
-  return `{${members.join()}}`;
-}
-
-function isObject(value: JsonValue | undefined): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+/** A schema without what does not decide which values are valid. */
+function text(schema: JsonValue): string {
+  // A property can have the name of an annotation; it is an object.
+  return canonicalText(schema, (name, value) => annotations.has(name) && typeof value !== "object");
 }

@@ -4,6 +4,7 @@ import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.
 import type { RegExpEngine } from "ajv/dist/types/index.js";
 import formats from "ajv-formats";
 import { BRANCH, COST, invalidSchema } from "./foreign-schema.ts";
+import { canonicalText } from "./json.ts";
 
 /** Texts longer than this are not checked for their format. */
 const MAX_FORMATTED = 4096;
@@ -131,7 +132,7 @@ export class SchemaCompiler {
       type: "array",
       schemaType: "boolean",
       validate: (unique: boolean, items: JsonValue[]) =>
-        !unique || new Set(items.map((item) => canonical(item))).size === items.length,
+        !unique || new Set(items.map((item) => canonicalText(item))).size === items.length,
     });
     return ajv;
   }
@@ -157,18 +158,6 @@ function elements(json: JsonValue): number {
     return 0;
   }
   return Array.isArray(json) ? json.length : Object.keys(json).length;
-}
-
-/** Equal JSON values, and only they, have equal texts. */
-function canonical(json: JsonValue): string {
-  if (typeof json !== "object" || json === null) {
-    return JSON.stringify(json);
-  }
-  if (Array.isArray(json)) {
-    return `[${json.map(canonical).join()}]`;
-  }
-  const members = Object.keys(json).sort();
-  return `{${members.map((name) => `${JSON.stringify(name)}:${canonical(json[name] ?? null)}`).join()}}`;
 }
 
 function boundFormats(ajv: Ajv2020): void {

@@ -32,7 +32,7 @@ const int64 = () =>
   fc.oneof(fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }), fc.constantFrom(0n, 2n ** 63n - 1n));
 const uint64 = () =>
   fc.oneof(fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), fc.constantFrom(0n, 2n ** 64n - 1n));
-const MAX_DEPTH = 4;
+const MAX_DEPTH = 3;
 
 /** A random message. Required fields are always set. */
 export function randomMessage(draw: Draw, desc: DescMessage, registry: Registry, depth = 0): Message {
