@@ -67,7 +67,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
       registry,
       backends: [
         createRpcBackend({ pool, maxResultBytes }),
-        createUtcpBackend({ pool, maxResultBytes, clock }),
+        createUtcpBackend({ pool, maxResultBytes, secrets, clock }),
       ],
       clock,
       defaultTimeoutMs,
@@ -86,6 +86,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         drainTimeoutMs: settings.drainTimeoutMs,
         documented,
         register: false,
+        onDrain: () => registry.drain(),
         ready: () => database.ping(),
         routes(router) {
           registryRoutes(registry)(router);

@@ -27,7 +27,9 @@ function welcome(app: App, settings: Settings): string {
   const { services, tools } = app.counts();
   const elsewhere = settings.listen === DEFAULT_LISTEN ? "" : ` --url ${app.url}`;
   const data =
-    app.databaseKind === "private" ? `${settings.dataDir} (its own PostgreSQL)` : "the PostgreSQL of database_url";
+    app.databaseKind === "private"
+      ? `${settings.dataDir} (its own PostgreSQL)`
+      : "the PostgreSQL of database_url";
   return `
   ${bold("Toolplane")} ${version} is serving ${dim(`after ${Math.round(performance.now())} ms`)}
 

@@ -44,6 +44,11 @@ export interface ServeOptions {
   readonly register?: RegisterOptions | false;
   /** Rejects while the server cannot do its work; seen in `/readyz` and `grpc.health.v1`. Default: always ready. */
   readonly ready?: () => Promise<void>;
+  /**
+   * Called when a stop was asked for, before running calls are waited for: to end streams that clients open again by
+   * themselves, which would use up the time. Must not reject.
+   */
+  readonly onDrain?: () => Promise<void>;
   /** How long running calls may take to finish after a stop was asked for, in milliseconds. Default: 10 s. */
   readonly drainTimeoutMs?: number;
   /** Refuse calls before their body is read: authentication, limits. In order. */
@@ -152,7 +157,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     logger.info("draining");
     readiness.stop("shutting down");
     health.drain();
-    await registration?.stop();
+    await Promise.all([registration?.stop(), options.onDrain?.()]);
     requests.drain();
     listener.drain();
     // Watches of health have said what they had to say.

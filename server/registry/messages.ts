@@ -1,11 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import {
-  type Duration,
-  DurationSchema,
-  type Timestamp,
-  timestampFromDate,
-  timestampFromMs,
-} from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampFromDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import {
   HealthStatus,
@@ -132,10 +126,4 @@ function optionalTime<K extends string>(field: K, date: Date | undefined): { [fi
     fields[field] = timestampFromDate(date);
   }
   return fields;
-}
-
-/** Milliseconds as a Duration. Unlike `durationFromMs` it takes fractions, which have to become whole nanoseconds. */
-export function toDuration(ms: number): Duration {
-  const nanos = Math.round(ms * 1e6);
-  return create(DurationSchema, { seconds: BigInt(Math.floor(nanos / 1e9)), nanos: nanos % 1e9 });
 }

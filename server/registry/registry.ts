@@ -125,7 +125,9 @@ export interface Registry {
   /** Registers the process's own services until the registry closes. */
   registerLocal(service: LocalService): Promise<void>;
   counts(): { readonly services: number; readonly tools: number };
-  /** Ends watches and background work, deregisters what is local, and writes what waits to be written. */
+  /** Deregisters what is local, and ends all watches and those to come: their clients go on at another server. */
+  drain(): Promise<void>;
+  /** Drains, ends background work, and writes what waits to be written. */
   close(): Promise<void>;
 }
 
@@ -213,9 +215,13 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
       .map(({ location: { service, tools, index } }) => toolName(service, tools.names[index] ?? ""));
   }
 
-  async function close(): Promise<void> {
-    await Promise.all(local.map((service) => service.close()));
+  async function drain(): Promise<void> {
     watchers.close();
+    await Promise.all(local.splice(0).map((service) => service.close()));
+  }
+
+  async function close(): Promise<void> {
+    await drain();
     discoverer.close();
     await keeper.close();
     await Promise.all([search.close(), leases.close(), checker.flush()]);
@@ -264,6 +270,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
         tools: services.reduce((sum, { tools }) => sum + (tools?.names.length ?? 0), 0),
       };
     },
+    drain,
     close() {
       closing ??= close();
       return closing;

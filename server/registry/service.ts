@@ -4,7 +4,7 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import { invalidArgument } from "@toolplane/framework";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { type HealthCheck, HealthCheckSchema } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { toDuration } from "./messages.ts";
+import { toDuration } from "../config/durations.ts";
 import type { HealthRecord, Registry } from "./registry.ts";
 
 /** Of a lease's time, when it is to be renewed: twice may fail. */

@@ -1,5 +1,4 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { type Clock, callContext, toStatus } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
@@ -11,6 +10,7 @@ import {
   ToolService,
 } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import pLimit from "p-limit";
+import { toDuration } from "../config/durations.ts";
 import type { CallEvent, Caller, CallerContext } from "./caller.ts";
 import { completionOrder } from "./completion-order.ts";
 import { createResultList, refuseTypedStream, toResult } from "./result.ts";
@@ -131,7 +131,7 @@ function createProgress(call: ToolCall, clock: Clock) {
         environment: started?.tool.environment ?? "",
         version: started?.tool.version ?? "",
         instanceId: started?.instanceId ?? "",
-        duration: durationFromMs(Math.round((clock.monotonic() - begin) * 1e3) / 1e3),
+        duration: toDuration(clock.monotonic() - begin),
         resultCount,
       };
     },

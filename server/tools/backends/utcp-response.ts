@@ -1,8 +1,8 @@
 import { create, type JsonValue } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clock } from "@toolplane/framework";
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
+import { toDuration } from "../../config/durations.ts";
 import type { ExchangeFailure, HttpAnswer } from "../../registry/sources/http-exchange.ts";
 
 /** How much of a failed answer's body the error carries, in bytes. */
@@ -65,7 +65,7 @@ export function statusError({ status, headers, body }: HttpAnswer, clock: Clock)
     error.metadata.set("retry-after", String(Math.ceil(delayMs / 1000)));
     error.details.push({
       desc: RetryInfoSchema,
-      value: create(RetryInfoSchema, { retryDelay: durationFromMs(delayMs) }),
+      value: create(RetryInfoSchema, { retryDelay: toDuration(delayMs) }),
     });
   }
   return error;
