@@ -13,6 +13,7 @@ import type { Target } from "../../registry/sources/source.ts";
 import { Broker } from "./broker.ts";
 import type { ConnectionPool, TransportOptions } from "./connection-pool.ts";
 import { PoolDispatcher } from "./dispatcher.ts";
+import { createGrpcUnary } from "./grpc-unary.ts";
 import { createPooledClient } from "./http-client.ts";
 import { defaultPoolLimits, type PoolLimits } from "./limits.ts";
 import { createLinkOpener } from "./open-link.ts";
@@ -44,7 +45,7 @@ export function createConnectionPool(options: ConnectionPoolOptions): Connection
   return {
     transport(target, { maxMessageBytes = DEFAULT_MESSAGE_BYTES } = {}) {
       const key = [target.protocol, maxMessageBytes, target.endpoint, digest(target.headers)].join(" ");
-      const transport = transports.get(key) ?? createTransport(broker, target, { maxMessageBytes });
+      const transport = transports.get(key) ?? createTransport(broker, clock, target, { maxMessageBytes });
       // Moved to the end: the first is the one that was not asked for longest.
       transports.delete(key);
       transports.set(key, transport);
@@ -91,11 +92,13 @@ function routeOf({ endpoint, protocol }: Target): Route {
 
 function createTransport(
   broker: Broker,
+  clock: Clock,
   target: Target,
   { maxMessageBytes }: Required<TransportOptions>,
 ): Transport {
+  const route = routeOf(target);
   const options: CommonTransportOptions = {
-    httpClient: createPooledClient(broker, routeOf(target)),
+    httpClient: createPooledClient(broker, route),
     baseUrl: target.endpoint,
     useBinaryFormat: true,
     interceptors: [],
@@ -105,8 +108,12 @@ function createTransport(
     readMaxBytes: maxMessageBytes,
     writeMaxBytes: MAX_WRITE_BYTES,
   };
-  const inner = createProtocolTransport(target.protocol, options);
+  const inner = createProtocolTransport(broker, clock, route, target.protocol, options);
+  const hasHeaders = !target.headers.keys().next().done;
   const withTarget = (header: ConstructorParameters<typeof Headers>[0]) => {
+    if (!hasHeaders) {
+      return header;
+    }
     const merged = new Headers(header);
     target.headers.forEach((value, name) => {
       merged.set(name, value);
@@ -121,7 +128,13 @@ function createTransport(
   };
 }
 
-function createProtocolTransport(protocol: Protocol, options: CommonTransportOptions): Transport {
+function createProtocolTransport(
+  broker: Broker,
+  clock: Clock,
+  route: Route,
+  protocol: Protocol,
+  options: CommonTransportOptions,
+): Transport {
   switch (protocol) {
     case Protocol.CONNECT:
       return createConnect(options);
@@ -129,8 +142,20 @@ function createProtocolTransport(protocol: Protocol, options: CommonTransportOpt
       return createGrpcWeb(options);
     case Protocol.UNSPECIFIED:
     case Protocol.GRPC:
-    case Protocol.HTTP:
-      return createGrpc(options);
+    case Protocol.HTTP: {
+      const { pathname } = new URL(options.baseUrl);
+      return {
+        unary: createGrpcUnary({
+          broker,
+          clock,
+          route,
+          basePath: pathname.replace(/\/+$/, ""),
+          readMaxBytes: options.readMaxBytes,
+          acceptCompression: options.acceptCompression,
+        }),
+        stream: createGrpc(options).stream,
+      };
+    }
   }
 }
 
@@ -139,8 +164,8 @@ function clampTimeout(timeoutMs: number | undefined): number | undefined {
   return timeoutMs === undefined ? undefined : Math.min(Math.max(Math.ceil(timeoutMs), 1), MAX_TIMEOUT_MS);
 }
 
+/** Keeps secrets out of the keys that transports are found by. */
 function digest(headers: Headers): string {
-  return createHash("sha256")
-    .update(JSON.stringify([...headers]))
-    .digest("base64");
+  const entries = [...headers];
+  return entries.length === 0 ? "" : createHash("sha256").update(JSON.stringify(entries)).digest("base64");
 }

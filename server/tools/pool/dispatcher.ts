@@ -3,6 +3,7 @@ import type { Broker, Lease } from "./broker.ts";
 import type { Outcome } from "./connection.ts";
 import { connectionLost, poolClosed } from "./errors.ts";
 import type { H1Outcome } from "./h1-link.ts";
+import { isUnavailable } from "./outcome.ts";
 import { createRoute } from "./route.ts";
 
 /** The way into the pool for undici: `request(url, { dispatcher })` and `fetch`. It is closed with the pool. */
@@ -130,7 +131,7 @@ class QueuedController implements Dispatcher.DispatchController {
 
 function outcomeOf(outcome: H1Outcome, aborted: boolean): Outcome {
   if ("status" in outcome) {
-    return outcome.status === 502 || outcome.status === 503 || outcome.status === 504 ? "failed" : "ok";
+    return isUnavailable(outcome.status) ? "failed" : "ok";
   }
   return aborted ? "neutral" : "failed";
 }

@@ -109,18 +109,37 @@ export class H2Link implements BaseLink {
     }
   }
 
-  /** A manager for one request; `onStream` learns of its stream. */
+  /** Opens a stream. Throws when the connection takes none any more. */
+  request(
+    headers: http2.OutgoingHttpHeaders,
+    options?: http2.ClientSessionRequestOptions,
+  ): http2.ClientHttp2Stream {
+    const stream = this.#session.request(headers, options);
+    stream.once("response", () => this.received());
+    return stream;
+  }
+
+  /** A manager for one request through connect-node; `onStream` learns of its stream. */
   manager(onStream: (stream: http2.ClientHttp2Stream) => void): SessionManager {
     return {
-      authority: new URL(this.#origin).origin,
+      authority: this.#origin,
       request: async (method, path, headers, options) => {
-        const stream = this.#session.request({ ...headers, ":method": method, ":path": path }, options);
-        stream.once("response", () => this.#received());
+        const stream = this.request({ ...headers, ":method": method, ":path": path }, options);
         onStream(stream);
         return stream;
       },
-      notifyResponseByteRead: () => this.#received(),
+      notifyResponseByteRead: () => this.received(),
     };
+  }
+
+  /** Bytes came in: the peer is alive. */
+  received(): void {
+    this.#lastReceivedAt = this.#clock.monotonic();
+  }
+
+  /** True when the connection is gone, and running requests with it. */
+  get broken(): boolean {
+    return this.#session.destroyed;
   }
 
   /** The error of a request that failed with `error`: that of the connection when it is the connection that broke. */
@@ -156,7 +175,7 @@ export class H2Link implements BaseLink {
       cancelTimer();
       this.#pinging = false;
       if (!error) {
-        this.#received();
+        this.received();
       }
     });
     if (!this.#pinging) {
@@ -170,10 +189,6 @@ export class H2Link implements BaseLink {
     } else {
       this.#session.close();
     }
-  }
-
-  #received(): void {
-    this.#lastReceivedAt = this.#clock.monotonic();
   }
 }
 

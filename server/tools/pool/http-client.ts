@@ -1,6 +1,6 @@
 import http2 from "node:http2";
 import { Readable } from "node:stream";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { ConnectError } from "@connectrpc/connect";
 import type {
   UniversalClientFn,
   UniversalClientRequest,
@@ -8,15 +8,13 @@ import type {
 } from "@connectrpc/connect/protocol";
 import { createNodeHttpClient } from "@connectrpc/connect-node";
 import type { Broker, Lease } from "./broker.ts";
-import type { Outcome } from "./connection.ts";
 import { asConnectError, connectionLost } from "./errors.ts";
 import type { H1Link } from "./h1-link.ts";
 import type { H2Link } from "./h2-link.ts";
+import { toHeaders } from "./node-headers.ts";
+import { isUnavailable, outcomeOf, saysUnavailable, timedOut } from "./outcome.ts";
 import { createReplayableBody } from "./replayable-body.ts";
 import type { Route } from "./route.ts";
-
-/** Statuses with which a server or a proxy before it says that it cannot serve now. */
-const UNAVAILABLE_STATUSES = [502, 503, 504];
 
 /** How often a request is sent that the peer refuses without having looked at it. */
 const MAX_ATTEMPTS = 3;
@@ -77,12 +75,10 @@ async function requestOverH2(
         stream = opened;
         opened.once("response", (headers) => {
           answered = true;
-          unavailable =
-            UNAVAILABLE_STATUSES.includes(Number(headers[":status"])) ||
-            Number(headers["grpc-status"]) === Code.Unavailable;
+          unavailable = saysUnavailable(headers);
         });
         opened.once("trailers", (trailers) => {
-          unavailable ||= Number(trailers["grpc-status"]) === Code.Unavailable;
+          unavailable ||= saysUnavailable(trailers);
         });
         opened.once("close", () => {
           if (!answered && timedOut(request.signal)) {
@@ -119,7 +115,7 @@ async function requestOverH1(
 ): Promise<UniversalClientResponse> {
   const { pathname, search } = new URL(request.url);
   const dispatcher = link.dispatcher((outcome) => {
-    const ok = "status" in outcome && !UNAVAILABLE_STATUSES.includes(outcome.status);
+    const ok = "status" in outcome && !isUnavailable(outcome.status);
     lease.release(outcomeOf(ok, request.signal));
   });
   const translate = (error: unknown) =>
@@ -147,27 +143,6 @@ async function requestOverH1(
   } catch (error) {
     throw translate(error);
   }
-}
-
-function outcomeOf(ok: boolean, signal: AbortSignal | undefined): Outcome {
-  if (ok) {
-    return "ok";
-  }
-  return signal?.aborted && !timedOut(signal) ? "neutral" : "failed";
-}
-
-function timedOut(signal: AbortSignal | undefined): boolean {
-  return signal?.reason instanceof ConnectError && signal.reason.code === Code.DeadlineExceeded;
-}
-
-function toHeaders(record: Record<string, string | string[] | undefined>): Headers {
-  const headers = new Headers();
-  for (const [name, value] of Object.entries(record)) {
-    for (const item of Array.isArray(value) ? value : [value ?? ""]) {
-      headers.append(name, item);
-    }
-  }
-  return headers;
 }
 
 function translateErrors(
