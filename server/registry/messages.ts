@@ -12,6 +12,7 @@ import {
   ServiceState,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { type Tool, ToolSchema } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import { toDuration } from "../config/durations.ts";
 import type { CatalogueInstance, CatalogueService } from "./catalogue.ts";
 import type { StoredProblem } from "./tables.ts";
 import { effectiveProtocol } from "./target.ts";
