@@ -11,11 +11,11 @@ import { compareKeys, keyText, type ServiceKey } from "./service-key.ts";
 import { createSortedList } from "./sorted-list.ts";
 import type { InstanceRow, ServiceRow, Snapshot } from "./store.ts";
 import type { StoredProblem } from "./tables.ts";
-import { decodeToolSet, type ToolSet, type ToolSummary } from "./tool-set.ts";
+import { decodeToolSet, type ToolSet } from "./tool-set.ts";
 import { compareVersions } from "./version-order.ts";
 
-/** How many unpacked tool summaries are kept at hand. */
-const SUMMARIES_KEPT = 10_000;
+/** How many characters of unpacked tool summaries are kept at hand. */
+const SUMMARY_LENGTH_KEPT = 8_000_000;
 
 /** How many removed services a watcher that comes back can be told about. */
 const REMOVALS_KEPT = 10_000;
@@ -24,6 +24,8 @@ const REMOVALS_KEPT = 10_000;
 export interface CatalogueService extends ServiceKey {
   /** `keyText` of the key. */
   readonly id: string;
+  /** What all versions of the service in its environment share. */
+  readonly lineage: string;
   /** Without descriptors and inline manuals. */
   readonly spec: ServiceSpec;
   readonly instances: readonly CatalogueInstance[];
@@ -66,6 +68,8 @@ export interface Catalogue {
   services(): readonly CatalogueService[];
   /** The versions of a service in one environment, highest first. */
   versions(name: string, environment: string): readonly CatalogueService[];
+  /** Whether no higher version of the service is registered in its environment. */
+  isHighest(service: CatalogueService): boolean;
   /** The services, of all versions and environments, that have a tool whose last segment is `segment`. */
   offering(segment: string): Iterable<CatalogueService>;
   instance(id: string): { service: CatalogueService; instance: CatalogueInstance } | undefined;
@@ -77,7 +81,7 @@ export interface Catalogue {
 }
 
 export function createCatalogue(): Catalogue {
-  const summaries = createLruCache<readonly ToolSummary[]>(SUMMARIES_KEPT);
+  const summaries = createLruCache<readonly string[]>(SUMMARY_LENGTH_KEPT);
   const services = new Map<string, CatalogueService>();
   const ordered = createSortedList<CatalogueService>(compareKeys);
   const lineages = new Map<string, readonly CatalogueService[]>();
@@ -149,7 +153,7 @@ export function createCatalogue(): Catalogue {
     if (!changed) {
       return;
     }
-    const lineage = lineageText(changed.name, changed.environment);
+    const { lineage } = changed;
     const versions = (lineages.get(lineage) ?? []).filter(({ id }) => id !== changed.id);
     if (after) {
       ordered.put(after);
@@ -193,6 +197,7 @@ export function createCatalogue(): Catalogue {
   function toService(row: ServiceRow, toToolSet: (digest: string) => ToolSet): CatalogueService {
     return {
       id: keyText(row),
+      lineage: lineageText(row.name, row.environment),
       name: row.name,
       environment: row.environment,
       version: row.version,
@@ -235,6 +240,7 @@ export function createCatalogue(): Catalogue {
     byId: (id) => services.get(id),
     services: () => ordered.items(),
     versions: (name, environment) => lineages.get(lineageText(name, environment)) ?? [],
+    isHighest: (service) => lineages.get(service.lineage)?.[0] === service,
     *offering(segment) {
       for (const id of bySegment.get(segment) ?? []) {
         const service = services.get(id);

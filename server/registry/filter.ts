@@ -22,6 +22,8 @@ export function servicePredicate(filter: ServiceFilter | undefined): ServicePred
 export interface ToolPredicate {
   /** Whether any tool of the service can be meant. */
   service: ServicePredicate;
+  /** Whether all tools of such a service are meant. */
+  readonly everyTool: boolean;
   /** Whether the tool with these tags of its own is meant, given that its service is. */
   tool(service: CatalogueService, ownTags: readonly string[]): boolean;
 }
@@ -32,9 +34,8 @@ export function toolPredicate(catalogue: Catalogue, filter: ToolFilter | undefin
     service: (service) =>
       (name === "" || service.name === name) &&
       (environment === "" || service.environment === environment) &&
-      (version === ""
-        ? catalogue.versions(service.name, service.environment)[0] === service
-        : service.version === version),
+      (version === "" ? catalogue.isHighest(service) : service.version === version),
+    everyTool: tags.length === 0,
     tool: (service, ownTags) => tags.every((tag) => ownTags.includes(tag) || service.spec.tags.includes(tag)),
   };
 }

@@ -115,6 +115,9 @@ function readToolPosition(parts: readonly string[] | undefined): ToolPosition | 
 }
 
 function countTools(service: CatalogueService, matches: ToolPredicate): number {
+  if (matches.everyTool) {
+    return service.tools?.names.length ?? 0;
+  }
   let count = 0;
   for (const tags of service.tools?.tags ?? []) {
     if (matches.tool(service, tags)) {

@@ -90,8 +90,8 @@ export interface ToolSet {
   endingWith(suffix: string): number[];
 }
 
-/** Unpacked summaries that are shared by all tool sets, so that what is unpacked stays bounded. */
-export type SummaryCache = LruCache<readonly ToolSummary[]>;
+/** Chunks of summaries that were read lately, as lines. All tool sets share it, so what is unpacked stays bounded. */
+export type SummaryCache = LruCache<readonly string[]>;
 
 export function decodeToolSet(digest: string, bytes: Uint8Array, cache: SummaryCache): ToolSet {
   const packed = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -104,14 +104,17 @@ export function decodeToolSet(digest: string, bytes: Uint8Array, cache: SummaryC
     offsets[chunk + 1] = (offsets[chunk] ?? 0) + packed.readUInt32LE(4 + 4 * chunk);
   }
 
-  // The caller that wrote the chunk knows its type: summaries come first, then schemas.
-  function unpack<T>(chunk: number): T[] {
-    return JSON.parse(inflateRawSync(packed.subarray(offsets[chunk], offsets[chunk + 1])).toString("utf8"));
+  function unpack(chunk: number): string[] {
+    return inflateRawSync(packed.subarray(offsets[chunk], offsets[chunk + 1]))
+      .toString("utf8")
+      .split("\n");
   }
 
   function* summaries(): Generator<ToolSummary> {
     for (let chunk = 0; chunk < summaryChunks; chunk++) {
-      yield* unpack<ToolSummary>(chunk);
+      for (const line of unpack(chunk)) {
+        yield JSON.parse(line);
+      }
     }
   }
 
@@ -139,26 +142,32 @@ export function decodeToolSet(digest: string, bytes: Uint8Array, cache: SummaryC
     summary(index) {
       const chunk = Math.floor(index / SUMMARIES_PER_CHUNK);
       const key = `${digest}/${chunk}`;
-      let items = cache.get(key);
-      if (!items) {
-        items = unpack<ToolSummary>(chunk);
-        cache.set(key, items, items.length);
+      let lines = cache.get(key);
+      if (!lines) {
+        lines = unpack(chunk);
+        cache.set(
+          key,
+          lines,
+          lines.reduce((length, line) => length + line.length, 0),
+        );
       }
-      return at(items, index % SUMMARIES_PER_CHUNK);
+      return JSON.parse(at(lines, index % SUMMARIES_PER_CHUNK));
     },
     schemas(index) {
-      const chunk = summaryChunks + Math.floor(index / SCHEMAS_PER_CHUNK);
-      return at(unpack<ToolSchemas>(chunk), index % SCHEMAS_PER_CHUNK);
+      const lines = unpack(summaryChunks + Math.floor(index / SCHEMAS_PER_CHUNK));
+      return JSON.parse(at(lines, index % SCHEMAS_PER_CHUNK));
     },
     summaries,
     tools() {
       const all: DiscoveredTool[] = [];
-      let index = 0;
-      for (let chunk = summaryChunks; chunk < chunkCount; chunk++) {
-        for (const schemas of unpack<ToolSchemas>(chunk)) {
-          const { argumentNames: _, ...summary } = set.summary(index++);
-          all.push({ ...summary, ...schemas });
+      let chunk = summaryChunks;
+      let lines: string[] = [];
+      for (const { argumentNames: _, ...summary } of summaries()) {
+        if (all.length % SCHEMAS_PER_CHUNK === 0) {
+          lines = unpack(chunk++);
         }
+        const schemas: ToolSchemas = JSON.parse(at(lines, all.length % SCHEMAS_PER_CHUNK));
+        all.push({ ...summary, ...schemas });
       }
       return all;
     },
@@ -189,8 +198,9 @@ function summarise({ inputSchema, outputSchema: _, ...summary }: DiscoveredTool)
   return { ...summary, argumentNames };
 }
 
+/** One line of JSON for each item: one of them can be read without parsing the others. */
 function pack(items: readonly unknown[]): Buffer {
-  return deflateRawSync(JSON.stringify(items));
+  return deflateRawSync(items.map((item) => JSON.stringify(item)).join("\n"));
 }
 
 /** JSON with sorted keys, so that equal values have equal texts. */

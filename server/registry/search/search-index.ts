@@ -7,7 +7,7 @@ import {
   type Posting,
   retainEntries,
 } from "./posting.ts";
-import { similarTerms } from "./similar-terms.ts";
+import { createVocabulary, similarTerms } from "./similar-terms.ts";
 import { tokenise } from "./tokenise.ts";
 
 /** One field of a document. */
@@ -77,7 +77,7 @@ interface QueryTerm {
 }
 
 export function createSearchIndex(): SearchIndex {
-  const vocabulary = new Map<string, Posting>();
+  const vocabulary = createVocabulary<Posting>();
   let size = 0;
   let removed = 0;
   // Of each document, while searching: the score so far, how many expected terms it has, and the last of them.
@@ -112,7 +112,10 @@ export function createSearchIndex(): SearchIndex {
       if (exact && exact.live > 0) {
         terms.push({ postings: [exact], weight: 1, expected: !whole });
       } else if (!whole) {
-        terms.push({ postings: similarTerms(word, vocabulary), weight: SIMILAR_WEIGHT, expected: true });
+        const postings = similarTerms(word, vocabulary, words.size === 1);
+        if (postings.length > 0) {
+          terms.push({ postings, weight: SIMILAR_WEIGHT, expected: true });
+        }
       }
     }
     const telling = terms.filter(({ postings }) =>

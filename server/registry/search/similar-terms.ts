@@ -5,32 +5,72 @@ const MIN_FUZZY_LENGTH = 4;
 /** From this length on, two mistakes are allowed instead of one. */
 const TWO_MISTAKES_LENGTH = 8;
 
-/** The terms that begin with `term`, or else those spelt nearly like it; those in most documents first. */
+/** Fewer letters begin too many words, unless they are all that is asked for. */
+const MIN_PREFIX_LENGTH = 3;
+
+/** Terms and what is known about each, arranged so that those with the same first letter are found together. */
+export interface Vocabulary<T> {
+  get(term: string): T | undefined;
+  set(term: string, value: T): void;
+  delete(term: string): void;
+  values(): Iterable<T>;
+  /** The terms with this first letter. */
+  beginning(initial: string): Iterable<readonly [term: string, value: T]>;
+}
+
+export function createVocabulary<T>(): Vocabulary<T> {
+  const all = new Map<string, T>();
+  const byInitial = new Map<string, Map<string, T>>();
+  return {
+    get: (term) => all.get(term),
+    set(term, value) {
+      all.set(term, value);
+      const initial = term.charAt(0);
+      const terms = byInitial.get(initial) ?? new Map<string, T>();
+      byInitial.set(initial, terms.set(term, value));
+    },
+    delete(term) {
+      all.delete(term);
+      byInitial.get(term.charAt(0))?.delete(term);
+    },
+    values: () => all.values(),
+    beginning: (initial) => byInitial.get(initial) ?? [],
+  };
+}
+
+/**
+ * What stands for a term that no document has: the terms that begin with it, or else those spelt nearly like it, those
+ * in most documents first. Few mistake the first letter, so only terms with the same one are looked at. `isAll` says
+ * that nothing else was asked for.
+ */
 export function similarTerms<T extends { readonly live: number }>(
   term: string,
-  vocabulary: ReadonlyMap<string, T>,
+  vocabulary: Vocabulary<T>,
+  isAll: boolean,
 ): T[] {
-  const prefixed = select(vocabulary, (candidate) => candidate.startsWith(term));
+  if (term.length < MIN_PREFIX_LENGTH && !isAll) {
+    return [];
+  }
+  const prefixed = select(term, vocabulary, (candidate) => candidate.startsWith(term));
   if (prefixed.length > 0 || term.length < MIN_FUZZY_LENGTH) {
     return prefixed;
   }
   const mistakes = term.length < TWO_MISTAKES_LENGTH ? 1 : 2;
   return select(
+    term,
     vocabulary,
     (candidate) =>
-      // Few mistake the first letter, and looking at it first spares most of the work.
-      candidate.charCodeAt(0) === term.charCodeAt(0) &&
-      Math.abs(candidate.length - term.length) <= mistakes &&
-      distanceWithin(candidate, term, mistakes),
+      Math.abs(candidate.length - term.length) <= mistakes && distanceWithin(candidate, term, mistakes),
   );
 }
 
 function select<T extends { readonly live: number }>(
-  vocabulary: ReadonlyMap<string, T>,
+  term: string,
+  vocabulary: Vocabulary<T>,
   matches: (candidate: string) => boolean,
 ): T[] {
-  const found: [string, T][] = [];
-  for (const entry of vocabulary) {
+  const found: (readonly [string, T])[] = [];
+  for (const entry of vocabulary.beginning(term.charAt(0))) {
     if (entry[1].live > 0 && matches(entry[0])) {
       found.push(entry);
     }

@@ -7,7 +7,7 @@ import { service as serviceSpec } from "../test-specs.ts";
 import { decodeToolSet, encodeToolSet } from "../tool-set.ts";
 import { createToolSearch, type ToolSearch } from "./tool-search.ts";
 
-const everything: ToolPredicate = { service: () => true, tool: () => true };
+const everything: ToolPredicate = { service: () => true, everyTool: true, tool: () => true };
 const summaries = createLruCache<never>(0);
 
 /** What a test says about a tool: its name, description and tags. */
@@ -32,6 +32,7 @@ async function serviceOf(name: string, ...tools: readonly Words[]): Promise<Cata
   const time = new Date(0);
   return {
     id: `${name}/default/1.0.0`,
+    lineage: `${name}/default`,
     name,
     environment: "default",
     version: "1.0.0",
@@ -120,12 +121,13 @@ test("only tools that are meant are found", async () => {
   const { search, put } = createSearch();
   put(await serviceOf("one", ["Get", "", "x"], ["Get2", "get", "y"]));
   put(await serviceOf("two", ["Get", "", "y"]));
-  const tagged = {
+  const tagged: ToolPredicate = {
     service: () => true,
-    tool: (_: CatalogueService, tags: readonly string[]) => tags.includes("y"),
+    everyTool: false,
+    tool: (_, tags) => tags.includes("y"),
   };
   expect(await names(search, "get", tagged)).toEqual(["two.Get", "one.Get2"]);
-  const inOne = { service: ({ name }: CatalogueService) => name === "one", tool: () => true };
+  const inOne: ToolPredicate = { ...everything, service: ({ name }) => name === "one" };
   expect(await names(search, "get", inOne)).toHaveLength(2);
 });
 

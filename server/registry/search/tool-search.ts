@@ -7,8 +7,11 @@ import type { ToolSummary } from "../tool-set.ts";
 import { compareText } from "../version-order.ts";
 import { createSearchIndex, type Field } from "./search-index.ts";
 
-/** Indexing makes room for other work after so many milliseconds. */
-const SLICE_MS = 5;
+/**
+ * Indexing makes room for other work after so many milliseconds. A request that takes ten turns of the event loop is
+ * slowed down by ten times as much while a server starts.
+ */
+const SLICE_MS = 2;
 /** Removed documents are swept out once they are more than the others, and at least so many. */
 const MIN_REMOVED_TO_COMPACT = 20_000;
 
