@@ -4,8 +4,8 @@
 //   node scripts/build.mjs           bundle what is missing or older than its sources
 //   node scripts/build.mjs --types   also compile every package as it is published: modules and declarations
 import { execFileSync } from "node:child_process";
-import { readdirSync, rmSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -51,12 +51,13 @@ function newestSource(folder) {
 
 async function bundle(from, to) {
   const { build } = await import("esbuild");
-  rmSync(dirname(to), { recursive: true, force: true });
-  await build({
+  const folder = dirname(to);
+  const { outputFiles } = await build({
     entryPoints: [from],
-    entryNames: "[dir]/" + to.slice(to.lastIndexOf("/") + 1, -".js".length),
+    entryNames: basename(to, ".js"),
     chunkNames: "chunks/[name]-[hash]",
-    outdir: dirname(to),
+    outdir: folder,
+    write: false,
     bundle: true,
     splitting: true,
     platform: "node",
@@ -76,6 +77,24 @@ async function bundle(from, to) {
     },
     logLevel: "warning",
   });
+  replaceBundle(folder, to, outputFiles);
+}
+
+/** Others may be starting the bundle right now: its chunks are complete before the entry names them. */
+function replaceBundle(folder, entry, files) {
+  const chunks = join(folder, "chunks");
+  mkdirSync(chunks, { recursive: true });
+  const fresh = new Set(files.map(({ path }) => basename(path)));
+  const temporary = `${entry}.${process.pid}`;
+  for (const { path, contents } of files) {
+    writeFileSync(path === entry ? temporary : path, contents);
+  }
+  renameSync(temporary, entry);
+  for (const name of readdirSync(chunks)) {
+    if (!fresh.has(name)) {
+      rmSync(join(chunks, name), { force: true });
+    }
+  }
 }
 
 function compilePackages() {

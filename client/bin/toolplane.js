@@ -1,14 +1,11 @@
 #!/usr/bin/env node
-// Starts the command line: bundled, as published, or from its sources. Written so that an old Node can read it.
-import { spawn } from "node:child_process";
+// Starts the command line. Written so that an old Node can read it and say what is wrong.
 import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 
 const OLDEST_NODE = 22;
-const BUILT = ["../dist/bundle/toolplane.js", "../dist/cli/main.js"];
-const SOURCE = "../cli/main.ts";
-
-const find = (path) => new URL(path, import.meta.url);
+const BUNDLE = new URL("../dist/bundle/toolplane.js", import.meta.url);
+/** There in a checkout only, where sources may be newer than the bundle. */
+const BUILD = new URL("../../scripts/build.mjs", import.meta.url);
 
 if (Number(process.versions.node.split(".")[0]) < OLDEST_NODE) {
   console.error(
@@ -17,23 +14,11 @@ if (Number(process.versions.node.split(".")[0]) < OLDEST_NODE) {
   );
   process.exitCode = 1;
 } else {
-  const built = BUILT.map(find).find((url) => existsSync(url));
-  if (built === undefined) runSource(fileURLToPath(find(SOURCE)));
-  else await import(built.href);
-}
-
-/** The export condition that resolves workspace packages to their sources can only be set for a new process. */
-function runSource(path) {
-  const child = spawn(
-    process.execPath,
-    [...process.execArgv, "--conditions=toolplane-source", path, ...process.argv.slice(2)],
-    { stdio: "inherit" },
-  );
-  // A terminal sends an interruption to both processes; this one only waits for how the other ends.
-  process.on("SIGINT", () => {});
-  process.on("SIGTERM", () => child.kill("SIGTERM"));
-  child.on("exit", (code, signal) => {
-    if (signal === null) process.exitCode = code ?? 1;
-    else process.kill(process.pid, signal);
-  });
+  const { enableCompileCache } = await import("node:module");
+  enableCompileCache();
+  if (existsSync(BUILD)) {
+    const { ensureBuilt } = await import(BUILD.href);
+    await ensureBuilt();
+  }
+  await import(BUNDLE.href);
 }
