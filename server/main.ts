@@ -15,9 +15,10 @@ export async function main(overrides: ConfigOverrides = {}): Promise<void> {
   const settings = loadSettings(overrides, process.env);
   const { level, format = process.stderr.isTTY ? "pretty" : "json" } = settings.log;
   const logger = createLogger({ name: "toolplane", level, format, destination: process.stderr });
-  const app = await createApp({ settings, clock: systemClock, logger, env: process.env });
-  closeOnSignals(app);
-  process.stdout.write(welcome(app, settings));
+  const starting = createApp({ settings, clock: systemClock, logger, env: process.env });
+  // Also while it starts: a database that is being set up is finished and stopped, not left behind.
+  closeOnSignals({ logger, close: async () => (await starting).close() });
+  process.stdout.write(welcome(await starting, settings));
 }
 
 /** What a person who has just started the server wants to know. Times count from the start of the process. */
