@@ -145,6 +145,16 @@ describe("discovery", () => {
     expect(init.message).toContain("connection refused");
   });
 
+  it("fails with REFLECTION_UNSUPPORTED where Connect is spoken over HTTP/1.1", async () => {
+    const server = await startConnectServer("h1");
+    cleanups.push(() => server.close());
+    const signal = AbortSignal.timeout(10_000);
+    const connect = target(server.url, Protocol.CONNECT);
+    const { init } = await failure(discoverByReflection({ services: [], target: connect, pool, signal }));
+    expect(init).toMatchObject({ code: Code.FailedPrecondition, reason: "REFLECTION_UNSUPPORTED" });
+    expect(init.message).toContain("speaks only HTTP/1.1");
+  });
+
   it("fails with UNREACHABLE where HTTP/2 is not spoken", async () => {
     const server = await startConnectServer("h1");
     cleanups.push(() => server.close());

@@ -200,8 +200,15 @@ function tooLarge(what: string): DomainError {
 /** What went wrong, and what to do about it. */
 function explain(error: unknown, { endpoint }: Target, signal: AbortSignal): DomainError {
   const known = domainErrorOf(error);
-  if (known) {
+  if (known && known.init.reason !== "HTTP2_REQUIRED") {
     return known;
+  }
+  if (known) {
+    return new DomainError({
+      ...known.init,
+      reason: "REFLECTION_UNSUPPORTED",
+      message: `${endpoint} speaks only HTTP/1.1, and gRPC server reflection needs HTTP/2: register the service with descriptors`,
+    });
   }
   if (isUnimplemented(error)) {
     return new DomainError({

@@ -152,6 +152,11 @@ describe.each(targets)("%s", (_name, protocol, kind) => {
     expect(received).toEqual(["1", "11", "21"].map((priceCents) => ({ symbol: "ACME", priceCents })));
   });
 
+  it.runIf(kind === "h1" || kind === "h1s")("needs HTTP/2 to send and receive at the same time", async () => {
+    const error = await failure(call("Negotiate", [{ symbol: "ACME" }], options()));
+    expect(error).toMatchObject({ init: { code: Code.FailedPrecondition, reason: "HTTP2_REQUIRED" } });
+  });
+
   it("sends the service's headers and the call's", async () => {
     const [quote] = await call("GetQuote", [{ symbol: "HEADERS" }], {
       ...options(),

@@ -7,6 +7,7 @@ import type { PoolLimits } from "./limits.ts";
 import type { Link } from "./link.ts";
 import type { OpenLink } from "./open-link.ts";
 import type { Route } from "./route.ts";
+import { createLane, type Lane, wait } from "./waiter.ts";
 
 /** The right to send one request over a connection. */
 export interface Lease {
@@ -22,18 +23,8 @@ export interface BrokerOptions {
   readonly openLink: OpenLink;
 }
 
-interface Waiter {
-  grant(connection: Connection): void;
-  fail(error: unknown): void;
-}
-
-/** What belongs to one route. It is dropped when it is empty. */
-interface Lane {
-  readonly route: Route;
-  readonly connections: Set<Connection>;
-  readonly waiters: Set<Waiter>;
-  opening: number;
-}
+/** How long a route waits after a failed attempt to connect, while it still has other connections, in milliseconds. */
+const RECONNECT_DELAY_MS = 1_000;
 
 /**
  * Hands out connections under one set of limits.
@@ -84,7 +75,6 @@ export class Broker {
       this.#reused++;
     }
     connection.requests++;
-    connection.link.verify("request");
     let released = false;
     return {
       link: connection.link,
@@ -131,10 +121,13 @@ export class Broker {
     }
     this.#cancelSweep();
     this.#closing.abort(poolClosed("any backend"));
-    for (const lane of [...this.#lanes.values()]) {
+    const lanes = [...this.#lanes.values()];
+    for (const lane of lanes) {
       for (const waiter of [...lane.waiters]) {
         waiter.fail(poolClosed(lane.route.origin));
       }
+    }
+    for (const lane of lanes) {
       for (const connection of [...lane.connections]) {
         const reason = connection.active > 0 ? poolClosed(lane.route.origin) : undefined;
         this.#remove(connection, "closed");
@@ -154,59 +147,37 @@ export class Broker {
     return connection;
   }
 
-  #wait(route: Route, signal: AbortSignal | undefined): Promise<Connection> {
-    const { promise, resolve, reject } = Promise.withResolvers<Connection>();
+  async #wait(route: Route, signal: AbortSignal | undefined): Promise<Connection> {
     if (this.#closing.signal.aborted) {
-      reject(poolClosed(route.origin));
-      return promise;
+      throw poolClosed(route.origin);
     }
-    if (signal?.aborted) {
-      reject(signal.reason);
-      return promise;
-    }
+    signal?.throwIfAborted();
     if (this.#waiting >= this.#limits.maxQueue) {
-      reject(poolExhausted(route.origin, `${this.#waiting} requests are waiting already`));
-      return promise;
+      throw poolExhausted(route.origin, `${this.#waiting} requests are waiting already`);
     }
     const lane = this.#lane(route);
-    const leave = () => {
-      cancelTimer();
-      signal?.removeEventListener("abort", onAbort);
-      lane.waiters.delete(waiter);
-      this.#waiting--;
-      if (lane.waiters.size === 0) {
-        this.#queued.delete(lane);
-      }
-      this.#dropIfEmpty(lane);
-    };
-    const waiter: Waiter = {
-      grant: (connection) => {
-        leave();
-        this.#occupy(connection);
-        resolve(connection);
+    const granted = wait(lane, {
+      clock: this.#clock,
+      timeoutMs: this.#limits.queueTimeoutMs,
+      signal,
+      onLeft: () => {
+        this.#waiting--;
+        if (lane.waiters.size === 0) {
+          this.#queued.delete(lane);
+        }
+        this.#dropIfEmpty(lane);
       },
-      fail: (error) => {
-        leave();
-        reject(error);
-      },
-    };
-    const { queueTimeoutMs } = this.#limits;
-    const cancelTimer = this.#clock.after(queueTimeoutMs, () =>
-      waiter.fail(poolExhausted(route.origin, `all were busy for ${queueTimeoutMs} ms`)),
-    );
-    const onAbort = () => waiter.fail(signal?.reason);
-    signal?.addEventListener("abort", onAbort, { once: true });
-    lane.waiters.add(waiter);
+    });
     this.#waiting++;
     this.#queued.add(lane);
     this.#serve();
-    return promise;
+    return granted;
   }
 
   #lane(route: Route): Lane {
     let lane = this.#lanes.get(route.key);
     if (!lane) {
-      lane = { route, connections: new Set(), waiters: new Set(), opening: 0 };
+      lane = createLane(route);
       this.#lanes.set(route.key, lane);
     }
     return lane;
@@ -263,9 +234,11 @@ export class Broker {
       if (!connection) {
         break;
       }
+      this.#occupy(connection);
       waiter.grant(connection);
     }
-    while (lane.waiters.size > this.#expected(lane) && this.#makeRoom(lane)) {
+    const mayOpen = this.#clock.monotonic() >= lane.closedUntil;
+    while (mayOpen && lane.waiters.size > this.#expected(lane) && this.#makeRoom(lane)) {
       this.#open(lane);
     }
     if (lane.opening > 0) {
@@ -277,6 +250,7 @@ export class Broker {
       if (!old) {
         break;
       }
+      this.#occupy(old);
       waiter.grant(old);
     }
   }
@@ -319,17 +293,24 @@ export class Broker {
       lane.opening--;
       if (error !== undefined) {
         this.#count(route.host, -1);
-        // Others of the route may still get through; without any, waiting would only delay the bad news.
-        if (lane.connections.size === 0 && lane.opening === 0) {
-          for (const waiter of [...lane.waiters]) {
-            waiter.fail(error);
-          }
-        }
+        this.#postpone(lane, error);
       }
       this.#serve();
       this.#dropIfEmpty(lane);
     });
     this.#openings.add(opening);
+  }
+
+  /** Connecting failed: without other connections, waiting would only delay the bad news. */
+  #postpone(lane: Lane, error: unknown): void {
+    if (lane.connections.size > 0) {
+      lane.closedUntil = this.#clock.monotonic() + RECONNECT_DELAY_MS;
+      this.#clock.after(RECONNECT_DELAY_MS, () => this.#serve());
+    } else if (lane.opening === 0) {
+      for (const waiter of [...lane.waiters]) {
+        waiter.fail(error);
+      }
+    }
   }
 
   /** Opens a connection and adds it to the lane. Returns the error when that fails. */

@@ -390,6 +390,37 @@ describe("the queue", () => {
 });
 
 describe("connecting", () => {
+  it("is not tried again at once while other connections of the route are left", async () => {
+    // It accepts the first connection only, and on that one call at a time.
+    const server = await grpcServer({ maxConcurrentStreams: 1 });
+    let accepted = 0;
+    const sockets: net.Socket[] = [];
+    const door = net.createServer((inner) => {
+      if (accepted++ > 0) {
+        inner.destroy();
+        return;
+      }
+      const outer = net.connect(server.port, "127.0.0.1");
+      inner.pipe(outer).pipe(inner);
+      inner.on("error", () => undefined);
+      outer.on("error", () => undefined);
+      sockets.push(outer);
+    });
+    cleanups.push(() => sockets[0]?.destroy());
+    const url = await listen(door);
+    const [pool, clock] = createPool();
+    const running = quote(pool, url, "WAIT");
+    await vi.waitFor(() => expect(server.running.now).toBe(1));
+    const waiting = quote(pool, url, "ACME");
+    await vi.waitFor(() => expect(accepted).toBe(2));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(accepted).toBe(2);
+    clock.advance(1_000);
+    await vi.waitFor(() => expect(accepted).toBe(3));
+    server.letGo();
+    await Promise.all([running, waiting]);
+  });
+
   it("fails after the connect timeout when the server says nothing", async () => {
     const url = await listen(net.createServer());
     const [pool, clock] = createPool({ connectTimeoutMs: 5_000 });

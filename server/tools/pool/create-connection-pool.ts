@@ -109,6 +109,10 @@ function createTransport(
     writeMaxBytes: MAX_WRITE_BYTES,
   };
   const inner = createProtocolTransport(broker, clock, route, target.protocol, options);
+  const bothWays = createProtocolTransport(broker, clock, route, target.protocol, {
+    ...options,
+    httpClient: createPooledClient(broker, route, { needsHttp2: true }),
+  });
   const hasHeaders = !target.headers.keys().next().done;
   const withTarget = (header: ConstructorParameters<typeof Headers>[0]) => {
     if (!hasHeaders) {
@@ -124,7 +128,14 @@ function createTransport(
     unary: (method, signal, timeoutMs, header, input, values) =>
       inner.unary(method, signal, clampTimeout(timeoutMs), withTarget(header), input, values),
     stream: (method, signal, timeoutMs, header, input, values) =>
-      inner.stream(method, signal, clampTimeout(timeoutMs), withTarget(header), input, values),
+      (method.methodKind === "bidi_streaming" ? bothWays : inner).stream(
+        method,
+        signal,
+        clampTimeout(timeoutMs),
+        withTarget(header),
+        input,
+        values,
+      ),
   };
 }
 

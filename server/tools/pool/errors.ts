@@ -61,6 +61,16 @@ export function poolExhausted(origin: string, why: string): DomainError {
   });
 }
 
+/** The server speaks only HTTP/1.1, where a response cannot begin before the request has ended. */
+export function http2Required(origin: string): DomainError {
+  return new DomainError({
+    code: Code.FailedPrecondition,
+    reason: "HTTP2_REQUIRED",
+    message: `${origin} speaks only HTTP/1.1, and streaming in both directions needs HTTP/2`,
+    metadata: { endpoint: origin },
+  });
+}
+
 export function poolClosed(origin: string): DomainError {
   return new DomainError({
     code: Code.Unavailable,

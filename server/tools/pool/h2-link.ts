@@ -116,6 +116,7 @@ export class H2Link implements BaseLink {
   ): http2.ClientHttp2Stream {
     const stream = this.#session.request(headers, options);
     stream.once("response", () => this.received());
+    this.verify("request");
     return stream;
   }
 

@@ -8,7 +8,7 @@ import type {
 } from "@connectrpc/connect/protocol";
 import { createNodeHttpClient } from "@connectrpc/connect-node";
 import type { Broker, Lease } from "./broker.ts";
-import { asConnectError, connectionLost } from "./errors.ts";
+import { asConnectError, connectionLost, http2Required } from "./errors.ts";
 import type { H1Link } from "./h1-link.ts";
 import type { H2Link } from "./h2-link.ts";
 import { toHeaders } from "./node-headers.ts";
@@ -23,7 +23,11 @@ const MAX_ATTEMPTS = 3;
  * The HTTP client under a Connect transport: every request goes over a connection of the route. A request that the peer
  * refused unseen, as happens when it goes away at that moment, is sent again over another connection.
  */
-export function createPooledClient(broker: Broker, route: Route): UniversalClientFn {
+export function createPooledClient(
+  broker: Broker,
+  route: Route,
+  { needsHttp2 = false }: { readonly needsHttp2?: boolean } = {},
+): UniversalClientFn {
   async function acquire(signal: AbortSignal | undefined): Promise<Lease> {
     try {
       return await broker.acquire(route, signal);
@@ -39,6 +43,10 @@ export function createPooledClient(broker: Broker, route: Route): UniversalClien
       const lease = await acquire(request.signal);
       const { link } = lease;
       if (link.protocol === "h1") {
+        if (needsHttp2) {
+          lease.release("neutral");
+          throw asConnectError(http2Required(route.origin));
+        }
         return requestOverH1(link, lease, replayed, route.origin);
       }
       try {

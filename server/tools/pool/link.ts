@@ -12,7 +12,7 @@ export interface BaseLink {
   readonly closed: boolean;
   /** Keeps the process alive while requests are running, and only then. */
   setBusy(busy: boolean): void;
-  /** A request is about to be sent, or timed out without an answer: makes sure that the peer is there. */
+  /** A request was sent, or timed out without an answer, or it is time to look: makes sure that the peer is there. */
   verify(why: "request" | "timeout" | "sweep"): void;
   /** Ends the connection; a running request fails with `reason`. */
   destroy(reason?: Error): void;
