@@ -220,6 +220,17 @@ describe("a hostile schema", () => {
     expect(problems({ items: { type: "string" } }, items)).toHaveLength(1);
   });
 
+  it("cannot end the stack while it is compiled", () => {
+    const $defs = Object.fromEntries(
+      Array.from({ length: 3000 }, (_, i): [string, JsonValue] => [
+        `d${i}`,
+        { anyOf: [{ $ref: `#/$defs/d${i + 1}` }] },
+      ]),
+    );
+    const schema: JsonObject = { $ref: "#/$defs/d0", $defs: { ...$defs, d3000: true } };
+    expect(() => problems(schema, 1)).toThrow("nest too deep to be compiled");
+  });
+
   it("is not followed by a value that nests too deep", () => {
     const json = JSON.parse("[".repeat(10_000) + "]".repeat(10_000)) as JsonValue;
     expect(problems({ items: { $ref: "#" } }, json)).toEqual(["arguments: nests deeper than 100 levels"]);

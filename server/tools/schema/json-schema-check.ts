@@ -8,7 +8,10 @@ import { Violations } from "./violations.ts";
 
 /** A check of JSON values against a JSON Schema that came from outside. */
 export interface JsonSchemaCheck {
-  /** Everything that is wrong with a value that is at `path` of a request; empty when nothing is. */
+  /**
+   * Everything that is wrong with a value that is at `path` of a request; empty when nothing is. Throws INVALID_SCHEMA
+   * for a schema that turns out to be too entangled to be compiled.
+   */
   check(json: JsonValue, path: string): readonly FieldViolation[];
   /** Parts of the schema that are not checked, for people. */
   readonly warnings: readonly string[];

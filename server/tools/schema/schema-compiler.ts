@@ -78,7 +78,9 @@ export class SchemaCompiler {
     try {
       return this.#createAjv(errors === "all").compile(schema);
     } catch (error) {
-      throw invalidSchema(error instanceof Error ? error.message : String(error), error);
+      const reason =
+        error instanceof RangeError ? "its parts and references nest too deep to be compiled" : String(error);
+      throw invalidSchema(`the schema cannot be used: ${reason}`, error);
     }
   }
 
