@@ -36,7 +36,8 @@ export interface CatalogueService extends ServiceKey {
   readonly problems: readonly StoredProblem[];
   readonly createTime: Date;
   readonly updateTime: Date;
-  readonly discoverTime: Date | undefined;
+  /** Of the last success that this replica knows of. */
+  discoverTime: Date | undefined;
   readonly revision: number;
 }
 
@@ -45,7 +46,8 @@ export interface CatalogueInstance {
   readonly spec: InstanceSpec;
   readonly health: HealthStatus;
   readonly healthMessage: string;
-  readonly healthCheckTime: Date | undefined;
+  /** Of the last check that this replica knows of. */
+  healthCheckTime: Date | undefined;
   readonly registerTime: Date;
 }
 
@@ -77,6 +79,12 @@ export interface Catalogue {
   changedAfter(revision: number): string[] | undefined;
   /** The tool sets of a snapshot that are not in memory yet. */
   missingToolSets(snapshot: Snapshot): string[];
+  /**
+   * Notes that a check or a discovery has found what is known already. That is no change, so it is not stored, and
+   * other replicas do not learn of it.
+   */
+  noteChecked(instanceId: string, time: Date): void;
+  noteLearnt(id: string, time: Date): void;
   apply(snapshot: Snapshot, toolSets: ReadonlyMap<string, Uint8Array>): readonly CatalogueChange[];
 }
 
@@ -195,21 +203,23 @@ export function createCatalogue(): Catalogue {
   }
 
   function toService(row: ServiceRow, toToolSet: (digest: string) => ToolSet): CatalogueService {
+    const id = keyText(row);
+    const before = services.get(id);
     return {
-      id: keyText(row),
+      id,
       lineage: lineageText(row.name, row.environment),
       name: row.name,
       environment: row.environment,
       version: row.version,
       spec: withoutInlineSource(fromBinary(ServiceSpecSchema, row.spec)),
-      instances: row.instances.map(toInstance),
+      instances: row.instances.map((instance) => toInstance(instance, before)),
       tools: row.toolSet === undefined ? undefined : toToolSet(row.toolSet),
       schemaDigest: row.schemaDigest,
       definition: row.definition,
       problems: row.problems,
       createTime: row.createTime,
       updateTime: row.updateTime,
-      discoverTime: row.discoverTime,
+      discoverTime: later(row.discoverTime, before?.discoverTime),
       revision: row.revision,
     };
   }
@@ -232,6 +242,12 @@ export function createCatalogue(): Catalogue {
     };
   }
 
+  function findInstance(id: string) {
+    const service = services.get(serviceOfInstance.get(id) ?? "");
+    const instance = service?.instances.find((candidate) => candidate.id === id);
+    return service && instance ? { service, instance } : undefined;
+  }
+
   return {
     get revision() {
       return revision;
@@ -249,10 +265,18 @@ export function createCatalogue(): Catalogue {
         }
       }
     },
-    instance(id) {
-      const service = services.get(serviceOfInstance.get(id) ?? "");
-      const instance = service?.instances.find((candidate) => candidate.id === id);
-      return service && instance ? { service, instance } : undefined;
+    instance: findInstance,
+    noteChecked(instanceId, time) {
+      const found = findInstance(instanceId);
+      if (found) {
+        found.instance.healthCheckTime = time;
+      }
+    },
+    noteLearnt(id, time) {
+      const service = services.get(id);
+      if (service) {
+        service.discoverTime = time;
+      }
     },
     changedAfter(since) {
       if (since < oldestResumable || since > revision) {
@@ -314,15 +338,20 @@ export function createCatalogue(): Catalogue {
   };
 }
 
-function toInstance(row: InstanceRow): CatalogueInstance {
+function toInstance(row: InstanceRow, service: CatalogueService | undefined): CatalogueInstance {
+  const before = service?.instances.find(({ id }) => id === row.id);
   return {
     id: row.id,
     spec: fromBinary(InstanceSpecSchema, row.spec),
     health: row.health,
     healthMessage: row.healthMessage,
-    healthCheckTime: row.healthCheckTime,
+    healthCheckTime: later(row.healthCheckTime, before?.healthCheckTime),
     registerTime: row.registerTime,
   };
+}
+
+function later(left: Date | undefined, right: Date | undefined): Date | undefined {
+  return left && right ? (left > right ? left : right) : (left ?? right);
 }
 
 /** Descriptors and manuals can be large, are shown nowhere, and stay in the database. */

@@ -51,7 +51,11 @@ export function createDuties({
         logger.info({ instances: expired.slice(0, 20), count: expired.length }, "leases ran out");
       }
       if (turns++ % TURNS_BETWEEN_HOUSEKEEPING === 0) {
-        await keepHouse();
+        try {
+          await keepHouse();
+        } catch (error) {
+          logger.warn({ err: error }, "what nobody needs any more could not be removed; trying again later");
+        }
       }
     },
     async end() {

@@ -5,6 +5,8 @@ import type { HealthHistoryStore } from "./health/history-store.ts";
 
 /** So many of the last revisions can be resumed from. */
 const REVISIONS_KEPT = 10_000;
+/** Old health checks are removed in so many parts at a time. */
+const MAX_PARTS = 20;
 /** How long the tools of a service that is gone are remembered, to compare with when it comes back. */
 const KNOWN_TOOLS_KEPT = "30 days";
 
@@ -50,10 +52,12 @@ export async function keepHouse({
       WHERE NOT EXISTS (SELECT FROM registry_services AS service WHERE service.definition = definition.digest)
     `.execute(tx);
   });
-  for (let pruned = Number.POSITIVE_INFINITY; pruned > 0; ) {
-    pruned = await history.prune(healthRetentionMs);
-    if (pruned > 0) {
-      logger.debug({ pruned }, "forgot old health checks");
+  // What is left is for the next time: the keeper has other duties.
+  for (let part = 0; part < MAX_PARTS; part++) {
+    const pruned = await history.prune(healthRetentionMs);
+    if (pruned === 0) {
+      break;
     }
+    logger.debug({ pruned }, "forgot old health checks");
   }
 }

@@ -38,19 +38,30 @@ export function startRefresher(options: RefresherOptions): Refresher {
   const { catalogue, discoverer, clock, logger, random, refreshIntervalMs, record } = options;
   /** How often in a row each service could not be asked. */
   const failures = new Map<string, number>();
-  const schedule: Schedule = createSchedule(clock, CONCURRENCY, refresh);
+  const schedule: Schedule = createSchedule({
+    clock,
+    concurrency: CONCURRENCY,
+    work: refresh,
+    onError: (error) => logger.error({ err: error }, "a service's tools could not be learnt again"),
+  });
 
   function vary(ms: number): number {
     return ms * (1 - JITTER + 2 * JITTER * random());
   }
 
-  async function refresh(id: string): Promise<number | undefined> {
+  async function refresh(id: string, signal: AbortSignal): Promise<number | undefined> {
     const service = catalogue.byId(id);
-    const [instance] = service ? callableInstances(service) : [];
+    const attempts = failures.get(id) ?? 0;
+    const instances = service ? callableInstances(service) : [];
+    // After a failure, another instance is asked.
+    const instance = instances[attempts % instances.length];
     if (!service || !instance) {
       return undefined;
     }
     const outcome = await discoverer.discover(service, service.spec, instance.spec);
+    if (signal.aborted) {
+      return undefined;
+    }
     if (!isKnown(service, outcome)) {
       try {
         await record(service, outcome);
@@ -60,10 +71,10 @@ export function startRefresher(options: RefresherOptions): Refresher {
       }
     }
     if (outcome.kind === "learnt") {
+      catalogue.noteLearnt(id, new Date(clock.now()));
       failures.delete(id);
       return vary(refreshIntervalMs);
     }
-    const attempts = failures.get(id) ?? 0;
     failures.set(id, attempts + 1);
     return vary(Math.min(refreshIntervalMs, FIRST_RETRY_MS * 2 ** Math.min(attempts, 30)));
   }

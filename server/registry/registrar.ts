@@ -11,7 +11,7 @@ import type { Catalogue, CatalogueService } from "./catalogue.ts";
 import type { Discoverer } from "./discovery.ts";
 import type { Drift } from "./drift.ts";
 import { toService } from "./messages.ts";
-import { completeRegistration, toWrite } from "./registration.ts";
+import { completeRegistration, hasSameSource, toWrite } from "./registration.ts";
 import type { Replication } from "./replication.ts";
 import { callableInstances, findService } from "./resolve.ts";
 import { describeKey, type ServiceKey } from "./service-key.ts";
@@ -51,8 +51,15 @@ export interface Registrar {
   deregister(target: DeregisterTarget): Promise<number>;
   /** Learns a service's tools again, whatever its source is. */
   refresh(key: ServiceKey): Promise<RefreshResult>;
-  /** Stores what a discovery has led to and returns how the tools have changed. */
-  record(service: CatalogueService, outcome: DiscoveryOutcome): Promise<readonly SchemaChange[]>;
+  /**
+   * Stores what a discovery by `spec` has led to and returns how the tools have changed. When the service has another
+   * source by now, the outcome is dropped.
+   */
+  record(
+    service: CatalogueService,
+    spec: ServiceSpec,
+    outcome: DiscoveryOutcome,
+  ): Promise<readonly SchemaChange[]>;
 }
 
 export function createRegistrar(options: RegistrarOptions): Registrar {
@@ -106,12 +113,14 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
       }
       const spec = fromBinary(ServiceSpecSchema, stored);
       const outcome = await discoverer.discover(service, spec, instance.spec);
-      const changes = await registrar.record(service, outcome);
+      const changes = await registrar.record(service, spec, outcome);
       return { service: toService(current(service)), changes };
     },
 
-    async record(service, outcome) {
-      const written = await store.discovered(service, outcome);
+    async record(service, spec, outcome) {
+      const written = await store.discovered(service, outcome, (stored) =>
+        hasSameSource(spec, fromBinary(ServiceSpecSchema, stored)),
+      );
       if (!written) {
         return [];
       }

@@ -75,6 +75,7 @@ export function toWrite(
   };
 }
 
-function hasSameSource({ source: left }: ServiceSpec, { source: right }: ServiceSpec): boolean {
+/** Whether both learn their tools from the same place. */
+export function hasSameSource({ source: left }: ServiceSpec, { source: right }: ServiceSpec): boolean {
   return left && right ? equals(SourceSchema, left, right) : left === right;
 }

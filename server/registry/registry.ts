@@ -141,7 +141,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
   const history = createHealthHistoryStore(database);
   const catalogue = createCatalogue();
   const watchers = createWatchers(catalogue, clock);
-  const search = createToolSearch(catalogue);
+  const search = createToolSearch(catalogue, logger);
   const definitions = createDefinitions(store);
   const discoverer = createDiscoverer({
     pool,
@@ -166,7 +166,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
     leases: leaseStore,
     logger,
     startMonitor: () =>
-      startMonitor({ catalogue, checker, clock, random, intervalMs: options.health.intervalMs }),
+      startMonitor({ catalogue, checker, clock, logger, random, intervalMs: options.health.intervalMs }),
     startRefresher: () =>
       startRefresher({
         catalogue,
@@ -175,7 +175,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
         logger,
         random,
         refreshIntervalMs: options.refreshIntervalMs,
-        record: (service, outcome) => registrar.record(service, outcome),
+        record: (service, outcome) => registrar.record(service, service.spec, outcome),
       }),
     keepHouse: () => keepHouse({ database, history, logger, healthRetentionMs: options.health.retentionMs }),
   });

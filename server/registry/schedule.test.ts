@@ -2,19 +2,31 @@ import { expect, test, vi } from "vitest";
 import { createFakeClock } from "../../framework/test-support/fake-clock.ts";
 import { createSchedule } from "./schedule.ts";
 
+/** Finishes work with an error. */
+const failure = -1;
+
 /** A schedule whose work is done when the test says so. */
 function createManual(concurrency = 10) {
   const clock = createFakeClock();
   const started: string[] = [];
   const finish = new Map<string, (delayMs: number | undefined) => void>();
-  const schedule = createSchedule(clock, concurrency, (id) => {
-    started.push(id);
-    return new Promise((resolve) => finish.set(id, resolve));
+  const errors: unknown[] = [];
+  const schedule = createSchedule({
+    clock,
+    concurrency,
+    work(id) {
+      started.push(id);
+      return new Promise((resolve, reject) => {
+        finish.set(id, (delayMs) => (delayMs === failure ? reject(new Error("oops")) : resolve(delayMs)));
+      });
+    },
+    onError: (error) => errors.push(error),
   });
   return {
     clock,
     schedule,
     started,
+    errors,
     finish: (id: string, delayMs: number | undefined) => finish.get(id)?.(delayMs),
   };
 }
@@ -72,4 +84,16 @@ test("closing waits for what goes on and plans nothing more", async () => {
   await closed;
   schedule.plan("c", 0);
   expect(clock.pending).toBe(0);
+});
+
+test("work that fails is reported, and others go on", async () => {
+  const { clock, schedule, started, errors, finish } = createManual(1);
+  schedule.plan("a", 0);
+  schedule.plan("b", 0);
+  clock.advance(0);
+  await vi.waitFor(() => expect(started).toEqual(["a"]));
+  finish("a", failure);
+  await vi.waitFor(() => expect(started).toEqual(["a", "b"]));
+  expect(errors).toHaveLength(1);
+  expect(schedule.has("a")).toBe(false);
 });

@@ -24,8 +24,16 @@ interface Plan {
   running: boolean;
 }
 
-/** `work` takes care of its own errors; one that escapes is a mistake and ends the id's schedule. */
-export function createSchedule(clock: Clock, concurrency: number, work: ScheduledWork): Schedule {
+export interface ScheduleOptions {
+  readonly clock: Clock;
+  /** How many ids' work is done at once. */
+  readonly concurrency: number;
+  readonly work: ScheduledWork;
+  /** Called when work fails that should have taken care of its errors. It is not planned again. */
+  onError(error: unknown): void;
+}
+
+export function createSchedule({ clock, concurrency, work, onError }: ScheduleOptions): Schedule {
   const plans = new Map<string, Plan>();
   const limit = pLimit(concurrency);
   const stop = new AbortController();
@@ -46,7 +54,12 @@ export function createSchedule(clock: Clock, concurrency: number, work: Schedule
       return;
     }
     plan.dueAt = Number.POSITIVE_INFINITY;
-    const delay = await work(id, stop.signal);
+    let delay: number | undefined;
+    try {
+      delay = await work(id, stop.signal);
+    } catch (error) {
+      onError(error);
+    }
     plan.running = false;
     if (plans.get(id) !== plan) {
       return;

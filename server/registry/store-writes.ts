@@ -18,11 +18,15 @@ export interface ChangedServices {
   keys(): ServiceKey[];
 }
 
+/** A change of the registry. It adds the services that it changes to `changed`. */
+export type RegistryChange<T> = (
+  tx: Transaction<Tables>,
+  revision: number,
+  changed: ChangedServices,
+) => Promise<T>;
+
 /** Runs a change under the next revision, and announces it when the transaction commits. */
-export async function changeRegistry<T>(
-  kysely: Kysely<Tables>,
-  work: (tx: Transaction<Tables>, revision: number, changed: ChangedServices) => Promise<T>,
-): Promise<T> {
+export async function changeRegistry<T>(kysely: Kysely<Tables>, work: RegistryChange<T>): Promise<T> {
   return await kysely.transaction().execute(async (tx) => {
     const head = await tx
       .updateTable("registry_head")

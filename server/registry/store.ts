@@ -1,11 +1,15 @@
+import { Code } from "@connectrpc/connect";
+import { DomainError } from "@toolplane/framework";
 import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { sql } from "kysely";
+import pLimit from "p-limit";
 import type { Database } from "../storage/database.ts";
 import type { ServiceKey } from "./service-key.ts";
 import type { Definition } from "./sources/source.ts";
 import { loadSnapshot } from "./store-snapshot.ts";
 import {
   changeRegistry,
+  type RegistryChange,
   readService,
   sameService,
   touchOrRemoveServices,
@@ -102,8 +106,15 @@ export interface Store {
   ): AsyncIterable<{ readonly digest: string; readonly bytes: Uint8Array }>;
   definition(digest: string): Promise<Definition | undefined>;
   register(registration: RegistrationWrite): Promise<WriteResult>;
-  /** Records what a discovery has led to. Undefined: the service is gone. */
-  discovered(key: ServiceKey, outcome: DiscoveryOutcome): Promise<WriteResult | undefined>;
+  /**
+   * Records what a discovery has led to. Undefined: the service is gone, or `isCurrent` says of the stored ServiceSpec
+   * that another source was asked.
+   */
+  discovered(
+    key: ServiceKey,
+    outcome: DiscoveryOutcome,
+    isCurrent: (storedSpec: Uint8Array) => boolean,
+  ): Promise<WriteResult | undefined>;
   deregister(
     target: { readonly instanceId: string } | { readonly service: ServiceKey },
   ): Promise<{ readonly revision: number; readonly removed: number } | undefined>;
@@ -111,7 +122,26 @@ export interface Store {
   serviceSpec(key: ServiceKey): Promise<Uint8Array | undefined>;
 }
 
+/** Changes take turns anyway. Few at once leave the database's connections to others. */
+const WRITES_AT_ONCE = 3;
+/** How many changes may wait for their turn: a few seconds' worth. */
+const MAX_WAITING_WRITES = 1_000;
+
 export function createStore({ kysely }: Pick<Database, "kysely">): Store {
+  const limit = pLimit(WRITES_AT_ONCE);
+
+  function write<T>(work: RegistryChange<T>): Promise<T> {
+    if (limit.pendingCount >= MAX_WAITING_WRITES) {
+      throw new DomainError({
+        code: Code.ResourceExhausted,
+        reason: "TOO_MANY_CHANGES",
+        message: "Too many changes of the registry wait to be stored; try again",
+        retryAfterMs: 1_000,
+      });
+    }
+    return limit(() => changeRegistry(kysely, work));
+  }
+
   return {
     load: (revision) =>
       kysely
@@ -139,7 +169,7 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
     },
 
     register: (registration) =>
-      changeRegistry(kysely, async (tx, revision, changed) => {
+      write(async (tx, revision, changed) => {
         const { key, instanceId } = registration;
         changed.add(key);
         const previous = await readService(tx, key);
@@ -165,10 +195,10 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
         return { revision, previousToolSet };
       }),
 
-    async discovered(key, outcome) {
-      return await changeRegistry(kysely, async (tx, revision, changed) => {
+    async discovered(key, outcome, isCurrent) {
+      return await write(async (tx, revision, changed) => {
         const previous = await readService(tx, key);
-        if (!previous) {
+        if (!previous || !isCurrent(previous.spec)) {
           return undefined;
         }
         changed.add(key);
@@ -184,7 +214,7 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
     },
 
     deregister: (target) =>
-      changeRegistry(kysely, async (tx, revision, changed) => {
+      write(async (tx, revision, changed) => {
         const removed = await tx
           .deleteFrom("registry_instances")
           .where((where) =>
@@ -205,7 +235,7 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
       }),
 
     async recordHealth(updates) {
-      return await changeRegistry(kysely, async (tx, revision, changed) => {
+      return await write(async (tx, revision, changed) => {
         for (const { instanceId, status, message, time } of updates) {
           const updated = await tx
             .updateTable("registry_instances")

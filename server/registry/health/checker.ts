@@ -12,7 +12,7 @@ import type { HealthHistoryStore, HealthRecord } from "./history-store.ts";
 import { type Finding, followGrpcHealth, probe } from "./probe.ts";
 
 export interface CheckerOptions {
-  readonly catalogue: Pick<Catalogue, "instance">;
+  readonly catalogue: Pick<Catalogue, "instance" | "noteChecked">;
   readonly pool: ConnectionPool;
   readonly secrets: SecretResolver;
   readonly history: HealthHistoryStore;
@@ -91,6 +91,7 @@ export function createChecker(options: CheckerOptions): Checker {
     const time = new Date(clock.now());
     const record = { name, environment, version, instanceId: instance.id, status, message, latencyMs, time };
     records.add(record);
+    catalogue.noteChecked(instance.id, time);
     const known = catalogue.instance(instance.id)?.instance;
     if (known && (known.health !== status || known.healthMessage !== message)) {
       updates.add({ instanceId: instance.id, status, message, time });

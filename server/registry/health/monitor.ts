@@ -1,5 +1,6 @@
 import type { Clock } from "@toolplane/framework";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import type { Logger } from "pino";
 import { milliseconds } from "../../config/durations.ts";
 import type { Catalogue, CatalogueChange, CatalogueInstance, CatalogueService } from "../catalogue.ts";
 import { createSchedule } from "../schedule.ts";
@@ -18,6 +19,7 @@ export interface MonitorOptions {
   readonly catalogue: Catalogue;
   readonly checker: Checker;
   readonly clock: Clock;
+  readonly logger: Logger;
   /** Draws from [0, 1). */
   readonly random: () => number;
   /** Time between two checks where the service names none, in milliseconds. */
@@ -31,12 +33,17 @@ export interface Monitor {
 }
 
 export function startMonitor(options: MonitorOptions): Monitor {
-  const { catalogue, checker, clock, random } = options;
+  const { catalogue, checker, clock, logger, random } = options;
   /** How often in a row each instance has failed. */
   const failures = new Map<string, number>();
   /** The instances that are asked to tell by themselves. */
   const followed = new Map<string, { stop: AbortController; ended: Promise<void> }>();
-  const schedule = createSchedule(clock, CONCURRENCY, check);
+  const schedule = createSchedule({
+    clock,
+    concurrency: CONCURRENCY,
+    work: check,
+    onError: (error) => logger.error({ err: error }, "an instance could not be checked"),
+  });
 
   function vary(ms: number): number {
     return ms * (1 - JITTER + 2 * JITTER * random());

@@ -1,5 +1,6 @@
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { expect, test } from "vitest";
+import { silentLogger } from "../../storage/silent-logger.ts";
 import type { CatalogueService } from "../catalogue.ts";
 import type { ToolPredicate } from "../filter.ts";
 import { createLruCache } from "../lru-cache.ts";
@@ -51,7 +52,7 @@ async function serviceOf(name: string, ...tools: readonly Words[]): Promise<Cata
 
 function createSearch() {
   const services = new Map<string, CatalogueService>();
-  const search = createToolSearch({ byId: (id) => services.get(id) });
+  const search = createToolSearch({ byId: (id) => services.get(id) }, silentLogger);
   return {
     search,
     put(service: CatalogueService) {

@@ -1,4 +1,5 @@
 import { setImmediate } from "node:timers/promises";
+import type { Logger } from "pino";
 import type { Catalogue, CatalogueChange, CatalogueService } from "../catalogue.ts";
 import type { ToolPredicate } from "../filter.ts";
 import type { ToolLocation } from "../resolve.ts";
@@ -41,7 +42,7 @@ interface Block {
   readonly documents: Uint32Array;
 }
 
-export function createToolSearch(catalogue: Pick<Catalogue, "byId">): ToolSearch {
+export function createToolSearch(catalogue: Pick<Catalogue, "byId">, logger: Logger): ToolSearch {
   const index = createSearchIndex();
   const blocks = new Map<string, Block>();
   /** Of each document: the service that it was made of, and the index of its tool. */
@@ -82,16 +83,20 @@ export function createToolSearch(catalogue: Pick<Catalogue, "byId">): ToolSearch
     let sliceEnd = performance.now() + SLICE_MS;
     for (const id of waiting) {
       waiting.delete(id);
-      for (const _ of update(id)) {
-        if (performance.now() >= sliceEnd) {
-          await setImmediate();
-          if (closed) {
-            return;
+      try {
+        for (const _ of update(id)) {
+          if (performance.now() >= sliceEnd) {
+            await setImmediate();
+            if (closed) {
+              return;
+            }
+            sliceEnd = performance.now() + SLICE_MS;
           }
-          sliceEnd = performance.now() + SLICE_MS;
         }
+        compact();
+      } catch (error) {
+        logger.error({ err: error, service: id }, "a service's tools could not be indexed");
       }
-      compact();
     }
   }
 
