@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
 import { createTestDatabaseUrl, openTestDatabase } from "../storage/testing.ts";
-import { openRegistry } from "./test-support.ts";
+import { openRegistry } from "./test-support/open-registry.ts";
 
 const ROUNDS = 5;
 const REPLICAS = 4;
@@ -18,7 +18,7 @@ async function runAndKill(
   prefix: string,
   registrations: number,
 ): Promise<string[]> {
-  const fixture = fileURLToPath(new URL("./durability.fixture.ts", import.meta.url));
+  const fixture = fileURLToPath(new URL("./test-support/replica.ts", import.meta.url));
   const child = spawn(process.execPath, ["--conditions=toolplane-source", fixture, url, prefix], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, NODE_COMPILE_CACHE: cache },

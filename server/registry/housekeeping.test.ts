@@ -4,8 +4,8 @@ import { silentLogger } from "../storage/silent-logger.ts";
 import { openTestDatabase } from "../storage/testing.ts";
 import { createHealthHistoryStore } from "./health/history-store.ts";
 import { keepHouse } from "./housekeeping.ts";
-import { described, instance, weatherDescriptors } from "./test-specs.ts";
-import { openRegistry } from "./test-support.ts";
+import { openRegistry } from "./test-support/open-registry.ts";
+import { described, instance, weatherDescriptors } from "./test-support/specs.ts";
 
 test("what nobody needs any more is forgotten, and nothing else", async () => {
   const database = await openTestDatabase();

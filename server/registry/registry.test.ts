@@ -13,8 +13,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { SampleService } from "../../framework/test-support/sample-service.ts";
 import type { Database } from "../storage/database.ts";
 import { openTestDatabase } from "../storage/testing.ts";
-import { described, instance, service, weatherDescriptors } from "./test-specs.ts";
-import { emptyRegistry, openRegistry, startServer } from "./test-support.ts";
+import { emptyRegistry, openRegistry, startServer } from "./test-support/open-registry.ts";
+import { described, instance, service, weatherDescriptors } from "./test-support/specs.ts";
 
 let shared: Database;
 

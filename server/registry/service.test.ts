@@ -7,8 +7,8 @@ import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js
 import { expect, onTestFinished, test } from "vitest";
 import { openTestDatabase } from "../storage/testing.ts";
 import { registryRoutes } from "./service.ts";
-import { described, instance } from "./test-specs.ts";
-import { openRegistry, startServer } from "./test-support.ts";
+import { openRegistry, startServer } from "./test-support/open-registry.ts";
+import { described, instance } from "./test-support/specs.ts";
 
 test("the whole registry is reached over the wire", async () => {
   const database = await openTestDatabase();

@@ -9,8 +9,8 @@ import type { Database } from "../storage/database.ts";
 import { openTestDatabase } from "../storage/testing.ts";
 import { createCatalogue } from "./catalogue.ts";
 import type { Registry } from "./registry.ts";
-import { described, instance } from "./test-specs.ts";
-import { emptyRegistry, openRegistry } from "./test-support.ts";
+import { emptyRegistry, openRegistry } from "./test-support/open-registry.ts";
+import { described, instance } from "./test-support/specs.ts";
 import { createWatchers } from "./watch.ts";
 
 let database: Database;

@@ -7,8 +7,8 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import type { Database } from "../../storage/database.ts";
 import { openTestDatabase } from "../../storage/testing.ts";
 import type { Registry } from "../registry.ts";
-import { described, instance, service } from "../test-specs.ts";
-import { emptyRegistry, startServer } from "../test-support.ts";
+import { emptyRegistry, startServer } from "../test-support/open-registry.ts";
+import { described, instance, service } from "../test-support/specs.ts";
 
 let database: Database;
 

@@ -4,7 +4,7 @@ import { silentLogger } from "../../storage/silent-logger.ts";
 import type { CatalogueService } from "../catalogue.ts";
 import type { ToolPredicate } from "../filter.ts";
 import { createLruCache } from "../lru-cache.ts";
-import { service as serviceSpec } from "../test-specs.ts";
+import { service as serviceSpec } from "../test-support/specs.ts";
 import { decodeToolSet, encodeToolSet } from "../tool-set.ts";
 import { createToolSearch, type ToolSearch } from "./tool-search.ts";
 

@@ -10,7 +10,7 @@ import {
   InstanceSpecSchema,
   ServiceSpecSchema,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import type { RegistryOptions } from "./registry.ts";
+import type { RegistryOptions } from "../registry.ts";
 
 /** The usual options, so that tests name only what they are about. */
 export const testOptions: RegistryOptions = {

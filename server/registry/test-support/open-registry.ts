@@ -2,12 +2,12 @@ import { type Clock, type ServeOptions, type Server, serve, systemClock } from "
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import type { Logger } from "pino";
 import { onTestFinished } from "vitest";
-import { createSecretResolver } from "../config/secrets.ts";
-import type { Database } from "../storage/database.ts";
-import { silentLogger } from "../storage/silent-logger.ts";
-import { createConnectionPool } from "../tools/pool/index.ts";
-import { createRegistry, type Registry, type RegistryOptions } from "./registry.ts";
-import { testOptions } from "./test-specs.ts";
+import { createSecretResolver } from "../../config/secrets.ts";
+import type { Database } from "../../storage/database.ts";
+import { silentLogger } from "../../storage/silent-logger.ts";
+import { createConnectionPool } from "../../tools/pool/index.ts";
+import { createRegistry, type Registry, type RegistryOptions } from "../registry.ts";
+import { testOptions } from "./specs.ts";
 
 /** A registry on a database, closed when the test is over. */
 export async function openRegistry(

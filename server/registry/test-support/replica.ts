@@ -7,12 +7,12 @@
 import { flushCompileCache } from "node:module";
 import { tmpdir } from "node:os";
 import { systemClock } from "@toolplane/framework";
-import { createSecretResolver } from "../config/secrets.ts";
-import { openDatabase } from "../storage/database.ts";
-import { silentLogger } from "../storage/silent-logger.ts";
-import { createConnectionPool } from "../tools/pool/index.ts";
-import { createRegistry } from "./registry.ts";
-import { described, instance, testOptions } from "./test-specs.ts";
+import { createSecretResolver } from "../../config/secrets.ts";
+import { openDatabase } from "../../storage/database.ts";
+import { silentLogger } from "../../storage/silent-logger.ts";
+import { createConnectionPool } from "../../tools/pool/index.ts";
+import { createRegistry } from "../registry.ts";
+import { described, instance, testOptions } from "./specs.ts";
 
 // Written when a process ends by itself, which none of these does.
 flushCompileCache();
