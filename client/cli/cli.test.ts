@@ -491,44 +491,51 @@ describe("completion", () => {
 /** util-linux has `script`, which gives a program a terminal. */
 const hasScript = spawnSync("script", ["--version"]).stdout?.toString().includes("util-linux") === true;
 
-describe.runIf(hasScript)("on a terminal", () => {
-  /** Runs a command in a terminal of 120 columns and types into it; returns what it showed. */
-  function type(
-    args: string,
-    typed: { after: string; keys: string },
-  ): Promise<{ output: string; code: number | null }> {
-    const command = `stty cols 120 rows 30; exec ${process.execPath} ${cli.path} ${args}`;
-    const child = spawn("script", ["-qec", command, "/dev/null"], {
-      stdio: ["pipe", "pipe", "ignore"],
-      env: { PATH: process.env["PATH"], SHELL: "/bin/sh", TERM: "xterm-256color", TOOLPLANE_URL: server.url },
-    });
-    let output = "";
-    let keys = typed.keys;
-    child.stdout.on("data", (data) => {
-      output += data;
-      if (keys === "" || !output.includes(typed.after)) return;
-      child.stdin.write(keys);
-      keys = "";
-    });
-    return new Promise((resolve) => child.on("close", (code) => resolve({ output, code })));
-  }
+if (hasScript) {
+  describe("on a terminal", () => {
+    /** Runs a command in a terminal of 120 columns and types into it; returns what it showed. */
+    function type(
+      args: string,
+      typed: { after: string; keys: string },
+    ): Promise<{ output: string; code: number | null }> {
+      const command = `stty cols 120 rows 30; exec ${process.execPath} ${cli.path} ${args}`;
+      const child = spawn("script", ["-qec", command, "/dev/null"], {
+        stdio: ["pipe", "pipe", "ignore"],
+        env: {
+          PATH: process.env["PATH"],
+          SHELL: "/bin/sh",
+          TERM: "xterm-256color",
+          TOOLPLANE_URL: server.url,
+        },
+      });
+      let output = "";
+      let keys = typed.keys;
+      child.stdout.on("data", (data) => {
+        output += data;
+        if (keys === "" || !output.includes(typed.after)) return;
+        child.stdin.write(keys);
+        keys = "";
+      });
+      return new Promise((resolve) => child.on("close", (code) => resolve({ output, code })));
+    }
 
-  it("results are indented and coloured, with a line about the call below", async () => {
-    const { output } = await type("call weather.GetForecast city=x", { after: "", keys: "" });
-    expect(output).toContain('{\r\n  \u001b[34m"sunny"\u001b[39m: \u001b[35mtrue\u001b[39m\r\n}');
-    expect(stripVTControlCharacters(output)).toContain("✓ from weather 1.2.0 in 12 ms");
-  });
+    it("results are indented and coloured, with a line about the call below", async () => {
+      const { output } = await type("call weather.GetForecast city=x", { after: "", keys: "" });
+      expect(output).toContain('{\r\n  \u001b[34m"sunny"\u001b[39m: \u001b[35mtrue\u001b[39m\r\n}');
+      expect(stripVTControlCharacters(output)).toContain("✓ from weather 1.2.0 in 12 ms");
+    });
 
-  it("the monitor draws a table until q is pressed, and gives the terminal back", async () => {
-    const { output, code } = await type("monitor", { after: "● live", keys: "q" });
-    expect(code).toBe(0);
-    expect(stripVTControlCharacters(output)).toMatch(/weather +1\.2\.0 +default +● ready/);
-    expect(output.lastIndexOf("\u001b[?25h")).toBeGreaterThan(output.lastIndexOf("\u001b[?25l"));
-  });
+    it("the monitor draws a table until q is pressed, and gives the terminal back", async () => {
+      const { output, code } = await type("monitor", { after: "● live", keys: "q" });
+      expect(code).toBe(0);
+      expect(stripVTControlCharacters(output)).toMatch(/weather +1\.2\.0 +default +● ready/);
+      expect(output.lastIndexOf("\u001b[?25h")).toBeGreaterThan(output.lastIndexOf("\u001b[?25l"));
+    });
 
-  it("the monitor ends on Ctrl-C too", async () => {
-    expect(await type("monitor", { after: "● live", keys: "\u0003" })).toMatchObject({
-      code: ExitCode.interrupted,
+    it("the monitor ends on Ctrl-C too", async () => {
+      expect(await type("monitor", { after: "● live", keys: "\u0003" })).toMatchObject({
+        code: ExitCode.interrupted,
+      });
     });
   });
-});
+}

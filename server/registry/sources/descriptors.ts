@@ -20,7 +20,7 @@ import {
 } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 
-import { leadingComment, messageSchema } from "../../tools/schema/index.ts";
+import { argumentsSchema, leadingComment, messageSchema } from "../../tools/schema/index.ts";
 import { linkFiles, MAX_FILES, serializeFiles } from "./descriptor-files.ts";
 import type { DiscoveredTool, Discovery, SourceProblem } from "./source.ts";
 
@@ -122,9 +122,12 @@ function addMethod(method: DescMethod, tools: Map<string, DiscoveredTool>, probl
   }
   const name = chooseName(options?.name, fullName, tools, problems);
   let problem: SourceProblem | undefined;
-  const schemaOf = (message: DescMethod["input"]): JsonObject => {
+  const schemaOf = (
+    message: DescMethod["input"],
+    describe: (message: DescMethod["input"]) => JsonObject,
+  ): JsonObject => {
     try {
-      return messageSchema(message);
+      return describe(message);
     } catch (error) {
       problem = {
         reason: "UNSUPPORTED_TYPE",
@@ -134,8 +137,8 @@ function addMethod(method: DescMethod, tools: Map<string, DiscoveredTool>, probl
       return { type: "object" };
     }
   };
-  const inputSchema = schemaOf(method.input);
-  const outputSchema = schemaOf(method.output);
+  const inputSchema = schemaOf(method.input, argumentsSchema);
+  const outputSchema = schemaOf(method.output, messageSchema);
   if (problem) {
     problems.push(problem);
   }

@@ -5,7 +5,7 @@ import { invalidArgument } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Input, Invocation, Invoker, Output } from "../invocation.ts";
 import type { ConnectionPool } from "../pool/index.ts";
-import { parseMessageJson } from "../schema/index.ts";
+import { parseArguments } from "../schema/index.ts";
 import { messageToJson } from "./rpc-any.ts";
 import { backendError, invalidResult } from "./rpc-error.ts";
 
@@ -24,7 +24,7 @@ export function createRpcInvoker(options: RpcInvokerOptions): Invoker {
   return {
     streaming: streamingOf(method),
 
-    parse: (json, path) => toInput(parseMessageJson(method.input, json, { registry, path })),
+    parse: (json, path) => toInput(parseArguments(method.input, json, { registry, path })),
 
     parseMessage(any, path) {
       if (!anyIs(any, method.input)) {

@@ -1,3 +1,4 @@
+export { argumentsSchema, parseArguments } from "./arguments.ts";
 export { leadingComment } from "./comments.ts";
 export { diffTools, type ToolSchemas } from "./diff.ts";
 export { createJsonSchemaCheck, type JsonSchemaCheck } from "./json-schema-check.ts";
