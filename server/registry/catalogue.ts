@@ -6,7 +6,7 @@ import {
   type ServiceSpec,
   ServiceSpecSchema,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { createLruCache } from "./lru-cache.ts";
+import { createLruCache } from "../lru-cache.ts";
 import { compareKeys, keyText, type ServiceKey } from "./service-key.ts";
 import { createSortedList } from "./sorted-list.ts";
 import type { InstanceRow, ServiceRow, Snapshot } from "./store.ts";

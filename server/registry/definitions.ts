@@ -1,6 +1,6 @@
 import { notFound } from "@toolplane/framework";
+import { createLruCache } from "../lru-cache.ts";
 import type { CatalogueService } from "./catalogue.ts";
-import { createLruCache } from "./lru-cache.ts";
 import { describeKey } from "./service-key.ts";
 import type { Definition } from "./sources/source.ts";
 import type { Store } from "./store.ts";

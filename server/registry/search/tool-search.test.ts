@@ -1,9 +1,9 @@
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { expect, test } from "vitest";
+import { createLruCache } from "../../lru-cache.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import type { CatalogueService } from "../catalogue.ts";
 import type { ToolPredicate } from "../filter.ts";
-import { createLruCache } from "../lru-cache.ts";
 import { service as serviceSpec } from "../test-support/specs.ts";
 import { decodeToolSet, encodeToolSet } from "../tool-set.ts";
 import { createToolSearch, type ToolSearch } from "./tool-search.ts";

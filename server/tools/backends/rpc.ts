@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { DescMethod, FileRegistry } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { DomainError, notFound } from "@toolplane/framework";
-import { createLruCache } from "../../registry/lru-cache.ts";
+import { createLruCache } from "../../lru-cache.ts";
 import { readFiles } from "../../registry/sources/descriptor-files.ts";
 import type { Definition } from "../../registry/sources/source.ts";
 import type { Backend, Invoker } from "../invocation.ts";
