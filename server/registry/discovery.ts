@@ -26,6 +26,9 @@ import { encodeToolSet } from "./tool-set.ts";
 /** A service keeps at most so many problems, one place being left for the note that its tools are old. */
 const MAX_PROBLEMS = 99;
 
+/** How much of its time a discovery waits for one that goes on, through an instance that perhaps hangs. */
+const SHARE_SPENT_WAITING = 0.5;
+
 export interface DiscovererOptions {
   readonly pool: ConnectionPool;
   readonly secrets: SecretResolver;
@@ -41,7 +44,8 @@ export interface DiscovererOptions {
 export interface Discoverer {
   /**
    * Asks the source, through one instance. Never throws: a source that cannot be read is an outcome with its reason.
-   * Instances of one service that arrive together share one answer; where that fails, each is asked itself.
+   * Instances of one service that arrive together share one answer; where that fails or takes long, each is asked
+   * itself in the time that is left.
    */
   discover(key: ServiceKey, spec: ServiceSpec, instance: InstanceSpec): Promise<DiscoveryOutcome>;
   /** Lets everything that goes on fail, and whatever is asked later. */
@@ -53,10 +57,15 @@ export function createDiscoverer(options: DiscovererOptions): Discoverer {
   const running = new Map<string, Promise<DiscoveryOutcome>>();
   const closing = new AbortController();
 
-  async function read(key: ServiceKey, spec: ServiceSpec, instance: InstanceSpec): Promise<DiscoveryOutcome> {
+  async function read(
+    key: ServiceKey,
+    spec: ServiceSpec,
+    instance: InstanceSpec,
+    withinMs: number,
+  ): Promise<DiscoveryOutcome> {
     const time = clock.now();
     const deadline = new AbortController();
-    const cancel = clock.after(timeoutMs, () => deadline.abort(timedOut(instance.endpoint, timeoutMs)));
+    const cancel = clock.after(withinMs, () => deadline.abort(timedOut(instance.endpoint, withinMs)));
     const signal = AbortSignal.any([closing.signal, deadline.signal]);
     try {
       const discovery = await settleBefore(signal, readSource(spec, instance, options, signal));
@@ -77,13 +86,16 @@ export function createDiscoverer(options: DiscovererOptions): Discoverer {
     async discover(key, spec, instance) {
       const shared = discoveryKey(key, spec, instance);
       const others = running.get(shared);
+      let withinMs = timeoutMs;
       if (others) {
-        const outcome = await others;
-        if (outcome.kind === "learnt") {
+        const start = clock.monotonic();
+        const outcome = await resultWithin(clock, timeoutMs * SHARE_SPENT_WAITING, others);
+        if (outcome?.kind === "learnt") {
           return outcome;
         }
+        withinMs -= clock.monotonic() - start;
       }
-      const own = read(key, spec, instance);
+      const own = read(key, spec, instance, withinMs);
       running.set(shared, own);
       try {
         return await own;
@@ -194,8 +206,19 @@ function timedOut(endpoint: string, timeoutMs: number): DomainError {
   return new DomainError({
     code: Code.DeadlineExceeded,
     reason: "DISCOVERY_TIMEOUT",
-    message: `${endpoint} did not say within ${timeoutMs / 1_000} s which tools it offers`,
+    message: `${endpoint} did not say within ${Math.round(timeoutMs / 100) / 10} s which tools it offers`,
   });
+}
+
+/** What the work leads to; undefined when that takes longer. */
+async function resultWithin<T>(clock: Clock, ms: number, work: Promise<T>): Promise<T | undefined> {
+  const late = Promise.withResolvers<undefined>();
+  const cancel = clock.after(ms, () => late.resolve(undefined));
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    cancel();
+  }
 }
 
 /** A source that ignores its signal must not hold up a registration. */

@@ -17,6 +17,9 @@ import { callableInstances, findService } from "./resolve.ts";
 import { describeKey, type ServiceKey } from "./service-key.ts";
 import type { DiscoveryOutcome, Store } from "./store.ts";
 
+/** How often a service is asked again whose tools are changed by others meanwhile. */
+const REFRESH_ATTEMPTS = 3;
+
 export interface RegisterResult {
   /** The service as registered. */
   readonly service: Service;
@@ -46,20 +49,21 @@ export interface RegistrarOptions {
 
 /** Changes the registry. Whatever it returns can be read at once. */
 export interface Registrar {
-  register(service: ServiceSpec, instance: InstanceSpec): Promise<RegisterResult>;
+  register(service: ServiceSpec, instance: InstanceSpec, signal?: AbortSignal): Promise<RegisterResult>;
   /** Returns how many instances were removed. Throws NOT_FOUND when there was none. */
   deregister(target: DeregisterTarget): Promise<number>;
   /** Learns a service's tools again, whatever its source is. */
   refresh(key: ServiceKey): Promise<RefreshResult>;
   /**
-   * Stores what a discovery by `spec` has led to and returns how the tools have changed. When the service has another
-   * source by now, the outcome is dropped.
+   * Stores what a discovery by `spec` has led to and returns how the tools have changed. The outcome is dropped, which
+   * returns undefined, when the service has another source by now, or other tools than `service`, which was read before
+   * the discovery: those were learnt later.
    */
   record(
     service: CatalogueService,
     spec: ServiceSpec,
     outcome: DiscoveryOutcome,
-  ): Promise<readonly SchemaChange[]>;
+  ): Promise<readonly SchemaChange[] | undefined>;
 }
 
 export function createRegistrar(options: RegistrarOptions): Registrar {
@@ -75,11 +79,11 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
   }
 
   const registrar: Registrar = {
-    async register(serviceSpec, instanceSpec) {
+    async register(serviceSpec, instanceSpec, signal) {
       const registration = completeRegistration(serviceSpec, instanceSpec, defaultLeaseTtlMs);
       const { key, spec, instance, leaseTtlMs } = registration;
       const outcome = await discoverer.discover(key, spec, instance);
-      const { revision, previousToolSet } = await store.register(toWrite(registration, outcome));
+      const { revision, previousToolSet } = await store.register(toWrite(registration, outcome), signal);
       await replication.reach(revision);
       const service = current(key);
       return {
@@ -104,25 +108,34 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
     },
 
     async refresh(key) {
-      const service = findService(catalogue, key);
-      const [instance] = callableInstances(service);
-      // The catalogue leaves descriptors and inline manuals out.
-      const stored = await store.serviceSpec(service);
-      if (!instance || !stored) {
-        throw notFound("service", describeKey(service), "it was removed a moment ago");
+      for (let attempt = 1; ; attempt++) {
+        const service = findService(catalogue, key);
+        const [instance] = callableInstances(service);
+        // The catalogue leaves descriptors and inline manuals out.
+        const stored = await store.serviceSpec(service);
+        if (!instance || !stored) {
+          throw notFound("service", describeKey(service), "it was removed a moment ago");
+        }
+        const spec = fromBinary(ServiceSpecSchema, stored);
+        const outcome = await discoverer.discover(service, spec, instance.spec);
+        const changes = await registrar.record(service, spec, outcome);
+        if (changes || attempt === REFRESH_ATTEMPTS) {
+          return { service: toService(current(service)), changes: changes ?? [] };
+        }
+        await replication.pull();
       }
-      const spec = fromBinary(ServiceSpecSchema, stored);
-      const outcome = await discoverer.discover(service, spec, instance.spec);
-      const changes = await registrar.record(service, spec, outcome);
-      return { service: toService(current(service)), changes };
     },
 
     async record(service, spec, outcome) {
-      const written = await store.discovered(service, outcome, (stored) =>
-        hasSameSource(spec, fromBinary(ServiceSpecSchema, stored)),
+      const written = await store.discovered(
+        service,
+        outcome,
+        (stored) =>
+          stored.toolSet === service.tools?.digest &&
+          hasSameSource(spec, fromBinary(ServiceSpecSchema, stored.spec)),
       );
       if (!written) {
-        return [];
+        return undefined;
       }
       await replication.reach(written.revision);
       return await drift.compare(catalogue.byId(service.id), written.previousToolSet);

@@ -14,8 +14,12 @@ const HEARTBEATS_PER_LEASE = 3;
 export function registryRoutes(registry: Registry): (router: ConnectRouter) => void {
   return (router) => {
     router.service(RegistryService, {
-      async registerService({ service, instance }) {
-        const result = await registry.register(required(service, "service"), required(instance, "instance"));
+      async registerService({ service, instance }, { signal }) {
+        const result = await registry.register(
+          required(service, "service"),
+          required(instance, "instance"),
+          signal,
+        );
         const { leaseTtlMs } = result;
         return {
           service: result.service,

@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
+import { Code } from "@connectrpc/connect";
+import { DomainError } from "@toolplane/framework";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { type Kysely, type Selectable, sql, type Transaction } from "kysely";
 import type { Tables } from "../storage/tables.ts";
-import { keyText, type ServiceKey } from "./service-key.ts";
+import { describeKey, keyText, type ServiceKey } from "./service-key.ts";
 import type { Definition } from "./sources/source.ts";
 import type { DiscoveryOutcome, RegistrationWrite } from "./store.ts";
 import type { RegistryServicesTable, StoredProblem } from "./tables.ts";
@@ -165,25 +167,55 @@ export function digestOf(definition: Definition): string {
   return createHash("sha256").update(definition.kind).update("\0").update(definition.bytes).digest("hex");
 }
 
+/** An id that two services use by mistake must not let them push each other out. */
+export async function refuseTakenId(
+  tx: Transaction<Tables>,
+  { name, environment }: ServiceKey,
+  instanceId: string,
+): Promise<void> {
+  const owner = await tx
+    .selectFrom("registry_instances")
+    .select(["name", "environment", "version"])
+    .where("id", "=", instanceId)
+    .executeTakeFirst();
+  if (owner && (owner.name !== name || owner.environment !== environment)) {
+    throw new DomainError({
+      code: Code.AlreadyExists,
+      reason: "INSTANCE_ID_TAKEN",
+      message: `Instance "${instanceId}" is registered for ${describeKey(owner)}: use another id, or deregister it first`,
+      resource: { type: "instance", name: instanceId },
+    });
+  }
+}
+
 /** Writes an instance. What is known about the health of one that has not changed is better than UNKNOWN. */
 export async function writeInstance(tx: Transaction<Tables>, registration: RegistrationWrite): Promise<void> {
   const { instanceId, key, health, leaseTtlMs } = registration;
   const spec = Buffer.from(registration.instanceSpec);
+  const keepsHealth = sql<boolean>`
+    registry_instances.spec = ${spec} AND ${health} = ${HealthStatus.UNKNOWN}::integer
+  `;
   await tx
     .insertInto("registry_instances")
     .values({ id: instanceId, ...sameService(key), spec, health })
     .onConflict((conflict) =>
       conflict.column("id").doUpdateSet({
         spec,
-        health: sql<number>`CASE
-          WHEN registry_instances.spec = ${spec} AND ${health} = ${HealthStatus.UNKNOWN}::integer
-          THEN registry_instances.health
-          ELSE ${health}::smallint
-        END`,
+        health: sql<number>`CASE WHEN ${keepsHealth} THEN registry_instances.health ELSE ${health}::smallint END`,
+        health_message: sql<string>`CASE WHEN ${keepsHealth} THEN registry_instances.health_message ELSE '' END`,
         register_time: sql`now()`,
       }),
     )
     .execute();
+  if (health === HealthStatus.HEALTHY) {
+    // Without checks every instance counts as healthy, also one that has failed a check when there were some.
+    await tx
+      .updateTable("registry_instances")
+      .set({ health, health_message: "" })
+      .where((where) => where.and(sameService(key)))
+      .where("health", "!=", health)
+      .execute();
+  }
   if (leaseTtlMs === undefined) {
     await tx.deleteFrom("registry_leases").where("instance_id", "=", instanceId).execute();
     return;

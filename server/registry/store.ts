@@ -11,6 +11,7 @@ import {
   changeRegistry,
   type RegistryChange,
   readService,
+  refuseTakenId,
   sameService,
   touchOrRemoveServices,
   writeInstance,
@@ -105,15 +106,16 @@ export interface Store {
     digests: readonly string[],
   ): AsyncIterable<{ readonly digest: string; readonly bytes: Uint8Array }>;
   definition(digest: string): Promise<Definition | undefined>;
-  register(registration: RegistrationWrite): Promise<WriteResult>;
   /**
-   * Records what a discovery has led to. Undefined: the service is gone, or `isCurrent` says of the stored ServiceSpec
-   * that another source was asked.
+   * Throws `signal`'s reason when it is aborted before it is this change's turn, and ALREADY_EXISTS when an instance of
+   * another service has the id.
    */
+  register(registration: RegistrationWrite, signal?: AbortSignal): Promise<WriteResult>;
+  /** Records what a discovery has led to. Undefined: the service is gone, or not what `isCurrent` wants. */
   discovered(
     key: ServiceKey,
     outcome: DiscoveryOutcome,
-    isCurrent: (storedSpec: Uint8Array) => boolean,
+    isCurrent: (stored: Pick<ServiceRow, "spec" | "toolSet">) => boolean,
   ): Promise<WriteResult | undefined>;
   deregister(
     target: { readonly instanceId: string } | { readonly service: ServiceKey },
@@ -168,9 +170,12 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
         .executeTakeFirst();
     },
 
-    register: (registration) =>
+    register: (registration, signal) =>
       write(async (tx, revision, changed) => {
+        // Changes take turns, so one that follows, such as the caller's deregistration, finds what is decided here.
+        signal?.throwIfAborted();
         const { key, instanceId } = registration;
+        await refuseTakenId(tx, key, instanceId);
         changed.add(key);
         const previous = await readService(tx, key);
         const keepsTools = previous !== undefined && registration.keepsTools(previous.spec);
@@ -198,7 +203,7 @@ export function createStore({ kysely }: Pick<Database, "kysely">): Store {
     async discovered(key, outcome, isCurrent) {
       return await write(async (tx, revision, changed) => {
         const previous = await readService(tx, key);
-        if (!previous || !isCurrent(previous.spec)) {
+        if (!previous || !isCurrent({ spec: previous.spec, toolSet: previous.tool_set ?? undefined })) {
           return undefined;
         }
         changed.add(key);

@@ -101,7 +101,8 @@ export declare const ServiceSpecSchema: GenMessage<ServiceSpec>;
  */
 export declare type InstanceSpec = Message<"toolplane.registry.v1.InstanceSpec"> & {
   /**
-   * Identifies the copy among all instances; registering it again replaces it. Unset: derived from service and
+   * Identifies the copy among all instances. Registering it again, also with another version, replaces it; while it is
+   * registered, another service cannot use it. Unset: derived from service and
    * endpoint, so that the same address registers once.
    *
    * @generated from field: string id = 1;
@@ -518,7 +519,7 @@ export declare type Service = Message<"toolplane.registry.v1.Service"> & {
   metadata: { [key: string]: string };
 
   /**
-   * Where its tools are learnt from. Descriptors and inline manuals are left out of listings.
+   * Where its tools are learnt from. Descriptors and inline manuals are left out.
    *
    * @generated from field: toolplane.registry.v1.Source source = 8;
    */
