@@ -338,6 +338,11 @@ export function createCatalogue(): Catalogue {
   };
 }
 
+/** Whether both come from one registration, so that what was found about one is true of the other. */
+export function isSameRegistration(left: CatalogueInstance, right: CatalogueInstance): boolean {
+  return left.registerTime.getTime() === right.registerTime.getTime();
+}
+
 function toInstance(row: InstanceRow, service: CatalogueService | undefined): CatalogueInstance {
   const before = service?.instances.find(({ id }) => id === row.id);
   return {

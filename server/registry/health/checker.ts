@@ -4,7 +4,12 @@ import type { Logger } from "pino";
 import { milliseconds } from "../../config/durations.ts";
 import type { SecretResolver } from "../../config/secrets.ts";
 import type { ConnectionPool } from "../../tools/pool/connection-pool.ts";
-import type { Catalogue, CatalogueInstance, CatalogueService } from "../catalogue.ts";
+import {
+  type Catalogue,
+  type CatalogueInstance,
+  type CatalogueService,
+  isSameRegistration,
+} from "../catalogue.ts";
 import type { HealthWrite } from "../store.ts";
 import { createTarget } from "../target.ts";
 import { createBatch } from "./batch.ts";
@@ -91,10 +96,13 @@ export function createChecker(options: CheckerOptions): Checker {
     const time = new Date(clock.now());
     const record = { name, environment, version, instanceId: instance.id, status, message, latencyMs, time };
     records.add(record);
-    catalogue.noteChecked(instance.id, time);
     const known = catalogue.instance(instance.id)?.instance;
-    if (known && (known.health !== status || known.healthMessage !== message)) {
-      updates.add({ instanceId: instance.id, status, message, time });
+    // Of one that was registered anew meanwhile, perhaps with another address, nothing was found.
+    if (known && isSameRegistration(known, instance)) {
+      catalogue.noteChecked(instance.id, time);
+      if (known.health !== status || known.healthMessage !== message) {
+        updates.add({ instanceId: instance.id, status, message, time });
+      }
     }
     return record;
   }

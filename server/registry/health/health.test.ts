@@ -140,6 +140,54 @@ test("an instance that failed is checked again soon", async () => {
   await expect.poll(() => healthOf(registry, "s").health, { timeout: 10_000 }).toBe(HealthStatus.HEALTHY);
 });
 
+test("instances are checked as the last registration of their service wants it", async () => {
+  const registry = await emptyRegistry(database);
+  const check = { kind: { case: "tcp", value: {} } } as const;
+  const none = { kind: { case: "none", value: {} } } as const;
+  const register = (id: string, healthCheck: typeof check | typeof none) =>
+    registry.register(described({ name: "s", healthCheck }), instance({ id, endpoint: "127.0.0.1:1" }));
+  const health = () =>
+    registry.getService({ name: "s", environment: "", version: "" }).instances.map((one) => one.health);
+
+  await register("a", none);
+  await register("b", check);
+  // Nothing about a has changed but that there are checks now.
+  await expect.poll(health).toEqual([HealthStatus.UNHEALTHY, HealthStatus.UNHEALTHY]);
+  await register("b", none);
+  expect(health()).toEqual([HealthStatus.HEALTHY, HealthStatus.HEALTHY]);
+});
+
+test("a failure that was found at an instance's former address is not held against it", async () => {
+  const registry = await emptyRegistry(database);
+  const asked = Promise.withResolvers<void>();
+  const answer = Promise.withResolvers<number>();
+  const former = createServer(async (_request, response) => {
+    asked.resolve();
+    response.statusCode = await answer.promise;
+    response.end();
+  });
+  await new Promise<void>((resolve) => former.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => {
+    former.close();
+    former.closeAllConnections();
+  });
+  const present = await startHttpServer(() => 200);
+  const register = (endpoint: string) =>
+    registry.register(
+      described({ name: "s", healthCheck: { kind: { case: "http", value: { path: "/healthy" } } } }),
+      instance({ id: "moving", endpoint }),
+    );
+  // A server that listens on a port has an AddressInfo.
+  await register(`http://127.0.0.1:${(former.address() as AddressInfo).port}`);
+  await asked.promise;
+  const checking = registry.checkHealth(undefined, never);
+  await register(present);
+  answer.resolve(503);
+  expect(await checking).toMatchObject([{ status: HealthStatus.UNHEALTHY }]);
+  expect(healthOf(registry, "s").health).not.toBe(HealthStatus.UNHEALTHY);
+  await expect.poll(() => healthOf(registry, "s").health).toBe(HealthStatus.HEALTHY);
+});
+
 test("past checks are listed newest first, filtered, page by page", async () => {
   const registry = await emptyRegistry(database);
   const server = await startServer();

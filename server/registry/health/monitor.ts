@@ -1,8 +1,15 @@
+import { equals } from "@bufbuild/protobuf";
 import type { Clock } from "@toolplane/framework";
-import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { HealthCheckSpecSchema, HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
 import { milliseconds } from "../../config/durations.ts";
-import type { Catalogue, CatalogueChange, CatalogueInstance, CatalogueService } from "../catalogue.ts";
+import {
+  type Catalogue,
+  type CatalogueChange,
+  type CatalogueInstance,
+  type CatalogueService,
+  isSameRegistration,
+} from "../catalogue.ts";
 import { createSchedule } from "../schedule.ts";
 import type { Checker } from "./checker.ts";
 
@@ -96,14 +103,18 @@ export function startMonitor(options: MonitorOptions): Monitor {
 
   function followService({ before, after }: CatalogueChange): void {
     const known = new Map(before?.instances.map((instance) => [instance.id, instance]));
+    const isSameCheck = hasSameCheck(before, after);
     for (const instance of after?.instances ?? []) {
       const previous = known.get(instance.id);
       known.delete(instance.id);
       if (after?.spec.healthCheck?.kind.case === "none") {
         forget(instance.id);
-      } else if (!previous || previous.registerTime.getTime() !== instance.registerTime.getTime()) {
+      } else if (!isSameCheck || !previous || !isSameRegistration(previous, instance)) {
         stopFollowing(instance.id);
         schedule.plan(instance.id, 0);
+      } else if (hasFailed(instance) && !hasFailed(previous)) {
+        // Found on demand, perhaps through another replica.
+        schedule.plan(instance.id, vary(FIRST_RECHECK_MS));
       }
     }
     for (const id of known.keys()) {
@@ -141,4 +152,13 @@ export function startMonitor(options: MonitorOptions): Monitor {
       await Promise.all([schedule.close(), ...ending]);
     },
   };
+}
+
+function hasFailed({ health }: CatalogueInstance): boolean {
+  return health === HealthStatus.UNHEALTHY;
+}
+
+function hasSameCheck(before: CatalogueService | undefined, after: CatalogueService | undefined): boolean {
+  const [left, right] = [before?.spec.healthCheck, after?.spec.healthCheck];
+  return left && right ? equals(HealthCheckSpecSchema, left, right) : left === right;
 }
