@@ -2,11 +2,8 @@ import { type Clock, notFound } from "@toolplane/framework";
 import type { Logger } from "pino";
 import { milliseconds } from "../config/durations.ts";
 import type { Catalogue } from "./catalogue.ts";
-import type { LeaseStore } from "./lease-store.ts";
+import { type LeaseStore, renewalDelayMs } from "./lease-store.ts";
 import type { Replication } from "./replication.ts";
-
-/** Renewals are written together after at most this long, and within a fifth of the shortest lease among them. */
-const MAX_WRITE_DELAY_MS = 1_000;
 
 export interface LeasesOptions {
   readonly catalogue: Catalogue;
@@ -53,7 +50,7 @@ export function createLeases({ catalogue, store, replication, clock, logger }: L
 
   function note(instanceId: string, ttlMs: number): void {
     noted.add(instanceId);
-    const delay = Math.min(MAX_WRITE_DELAY_MS, ttlMs / 5);
+    const delay = renewalDelayMs(ttlMs);
     const due = clock.monotonic() + delay;
     if (due < dueAt) {
       dueAt = due;
