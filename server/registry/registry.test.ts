@@ -9,7 +9,7 @@ import {
   ToolView,
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus, Lifetime, ServiceState } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { SampleService } from "../../framework/test-support/sample-service.ts";
 import type { Database } from "../storage/database.ts";
 import { openTestDatabase } from "../storage/testing.ts";
@@ -214,7 +214,21 @@ test("a tool is found by every name that means only it", async () => {
   expect(reasonOf(() => registry.getTool(name, { environment: "staging" }))).toBe("TOOL_NOT_FOUND");
   await expect
     .poll(() => reasonTextOf(() => registry.getTool("weather.GetForcast", {})))
-    .toContain(`did you mean ${name}`);
+    .toContain("did you mean weather.GetForecast, sky.GetForecast");
+});
+
+test("a service that does not exist is answered with those that can be meant", async () => {
+  const registry = await emptyRegistry(shared);
+  for (const [port, name] of ["weather", "text", "weather-archive"].entries()) {
+    await registry.register(described({ name }), instance({ endpoint: `localhost:${port + 1}` }));
+  }
+  const answer = (name: string, version = "") =>
+    reasonTextOf(() => registry.getService({ name, environment: "", version }));
+  expect(answer("wether")).toContain("did you mean weather?");
+  expect(answer("Weather")).toContain("did you mean weather, weather-archive?");
+  expect(answer("eathe")).toContain("did you mean weather, weather-archive?");
+  expect(answer("wether", "1")).toContain("did you mean weather?");
+  expect(answer("xyz")).not.toContain("did you mean");
 });
 
 function reasonTextOf(call: () => unknown): string {
@@ -445,6 +459,30 @@ test("what is registered survives a restart", async () => {
   const second = await openRegistry(shared);
   expect(second.getService({ name: "w", environment: "", version: "" })).toEqual(before);
   expect((await second.resolveTool("w.GetForecast", {}).definition()).bytes.length).toBeGreaterThan(0);
+});
+
+test("services that are known when the server starts are connected to before the first call", async () => {
+  const sockets = new Set<Socket>();
+  const backend = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => undefined);
+  });
+  await new Promise<void>((resolve) => backend.listen(0, "127.0.0.1", resolve));
+  const address = backend.address();
+  const port = address !== null && typeof address === "object" ? address.port : 0;
+  onTestFinished(() => {
+    backend.close();
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+  });
+  const first = await emptyRegistry(shared);
+  await first.register(described({ name: "w" }), instance({ endpoint: `127.0.0.1:${port}` }));
+  await first.register(described({ name: "nobody" }), instance({ endpoint: "127.0.0.1:1" }));
+  await first.close();
+  expect(sockets.size).toBe(0);
+  await openRegistry(shared);
+  await expect.poll(() => sockets.size).toBe(1);
 });
 
 test("the server's own services are tools while it runs", async () => {

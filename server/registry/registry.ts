@@ -39,7 +39,7 @@ import {
   type RegisterResult,
 } from "./registrar.ts";
 import { startReplication } from "./replication.ts";
-import { findService, findTool, type ToolScope } from "./resolve.ts";
+import { callableInstances, findService, findTool, type ToolScope } from "./resolve.ts";
 import { type ResolvedTool, resolveLocation } from "./resolved-tool.ts";
 import { createToolSearch } from "./search/tool-search.ts";
 import type { ServiceKey } from "./service-key.ts";
@@ -71,7 +71,7 @@ export interface RegistryOptions {
 
 export interface RegistryParts {
   readonly database: Database;
-  /** Used for discovery and health checks. */
+  /** Used for discovery and health checks, and warmed for the services that are known at the start. */
   readonly pool: ConnectionPool;
   readonly secrets: SecretResolver;
   readonly clock: Clock;
@@ -88,8 +88,12 @@ export interface RegistryParts {
  * when it returns. Errors are DomainErrors.
  */
 export interface Registry {
-  /** Registers an instance and learns its service's tools. A source that cannot be read does not fail. */
-  register(service: ServiceSpec, instance: InstanceSpec): Promise<RegisterResult>;
+  /**
+   * Registers an instance and learns its service's tools. A source that cannot be read does not fail. Nothing is
+   * registered for a caller who has left, which aborts `signal`: nobody would renew it. Throws ALREADY_EXISTS when
+   * another service has an instance with this id.
+   */
+  register(service: ServiceSpec, instance: InstanceSpec, signal?: AbortSignal): Promise<RegisterResult>;
   /** Renews a lease; returns how long it lasts from now, or undefined for a permanent instance. Throws NOT_FOUND. */
   renew(instanceId: string): Promise<number | undefined>;
   /** Returns how many instances were removed. Throws NOT_FOUND. */
@@ -201,6 +205,13 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
   });
   const leases = createLeases({ catalogue, store: leaseStore, replication, clock, logger });
   const keeper = startKeeper({ kysely: database.kysely, clock, logger, duties });
+  // In the background: a service that cannot be reached must not hold up the start.
+  void pool.warm(
+    catalogue
+      .services()
+      .flatMap(callableInstances)
+      .map(({ spec: { endpoint, protocol } }) => ({ endpoint, protocol, headers: new Headers() })),
+  );
   const local: { close(): Promise<void> }[] = [];
   let closing: Promise<void> | undefined;
 
@@ -212,7 +223,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
         { ...matches, service: (service) => service.environment === environment },
         SUGGESTIONS,
       )
-      .map(({ location: { service, tools, index } }) => toolName(service, tools.names[index] ?? ""));
+      .map(({ location: { service, tools, index } }) => toolName(service, tools.shortName(index)));
   }
 
   async function drain(): Promise<void> {

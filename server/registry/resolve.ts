@@ -3,11 +3,17 @@ import { DomainError, notFound } from "@toolplane/framework";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { type Catalogue, type CatalogueInstance, type CatalogueService, lastSegment } from "./catalogue.ts";
 import { toolName } from "./messages.ts";
+import { distanceWithin } from "./search/similar-terms.ts";
 import { DEFAULT_ENVIRONMENT, describeKey, type ServiceKey } from "./service-key.ts";
 import type { ToolSet } from "./tool-set.ts";
 
 /** How many candidates an ambiguous name is answered with. */
 const MAX_CANDIDATES = 10;
+
+/** Services that resemble an unknown name: how many are suggested, and how many letters of the name may be wrong. */
+const MAX_SIMILAR_SERVICES = 3;
+const MAX_MISTAKES = 2;
+const LETTERS_PER_MISTAKE = 3;
 
 /** A tool in the catalogue. */
 export interface ToolLocation {
@@ -132,7 +138,9 @@ export function findService(
     throw notFound(
       "service",
       version ? describeKey({ name, environment: environment || DEFAULT_ENVIRONMENT, version }) : name,
-      known.length > 0 ? `registered versions are ${known.join(", ")}` : elsewhere(catalogue, name),
+      known.length > 0
+        ? `registered versions are ${known.join(", ")}`
+        : (elsewhere(catalogue, name) ?? likelyMeant(catalogue, name)),
     );
   }
   return service;
@@ -148,6 +156,24 @@ function elsewhere(catalogue: Catalogue, name: string): string | undefined {
   return environments.size > 0
     ? `it is registered in environment ${[...environments].join(", ")}`
     : undefined;
+}
+
+/** The services whose names are spelt nearly like this one, then those that contain it. */
+function likelyMeant(catalogue: Catalogue, name: string): string | undefined {
+  const wanted = name.toLowerCase();
+  const mistakes = Math.min(MAX_MISTAKES, Math.floor(wanted.length / LETTERS_PER_MISTAKE));
+  const spelt = new Set<string>();
+  const containing = new Set<string>();
+  for (const { name: candidate } of catalogue.services()) {
+    const known = candidate.toLowerCase();
+    if (Math.abs(known.length - wanted.length) <= mistakes && distanceWithin(known, wanted, mistakes)) {
+      spelt.add(candidate);
+    } else if (known.includes(wanted)) {
+      containing.add(candidate);
+    }
+  }
+  const names = [...spelt, ...containing].slice(0, MAX_SIMILAR_SERVICES);
+  return names.length > 0 ? `did you mean ${names.join(", ")}?` : undefined;
 }
 
 function locations(service: CatalogueService, tools: ToolSet, indexes: readonly number[]): ToolLocation[] {
