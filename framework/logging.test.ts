@@ -40,3 +40,13 @@ test("lines can be for people", () => {
   logger.warn({ lease: "30 s" }, "renewal failed");
   expect(text()).toMatch(/WARN.*renewal failed\n.*lease: "30 s"/s);
 });
+
+test("lines for people are coloured where they go to a terminal", () => {
+  const terminal = Object.assign(new PassThrough(), { isTTY: true });
+  createLogger({ destination: terminal }).info("serving");
+  expect(String(terminal.read())).toContain("\u001b[");
+
+  const { logger, text } = captured({ format: "pretty" });
+  logger.info("serving");
+  expect(text()).not.toContain("\u001b[");
+});

@@ -8,7 +8,7 @@ export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 export interface CreateLoggerOptions {
   /** The lowest level that is written. Default: `info`. */
   readonly level?: LogLevel;
-  /** `json`: one object a line. `pretty`: for people. Default: `pretty` when standard output is a terminal. */
+  /** `json`: one object a line. `pretty`: for people. Default: `pretty` when lines go to a terminal. */
   readonly format?: "json" | "pretty";
   /** The name of the program, in every line. */
   readonly name?: string;
@@ -31,7 +31,9 @@ const credentials = [
 
 /** Writes structured lines with pino; values of authorization-like fields are replaced by `[redacted]`. */
 export function createLogger(options: CreateLoggerOptions = {}): Logger {
-  const format = options.format ?? (process.stdout.isTTY ? "pretty" : "json");
+  const { destination = process.stdout } = options;
+  const isTerminal = "isTTY" in destination && destination.isTTY === true;
+  const format = options.format ?? (isTerminal ? "pretty" : "json");
   const settings: LoggerOptions = {
     level: options.level ?? "info",
     redact: { paths: credentials.flatMap(atEveryDepth), censor: "[redacted]" },
@@ -47,7 +49,7 @@ export function createLogger(options: CreateLoggerOptions = {}): Logger {
     sync: true,
     translateTime: "SYS:HH:MM:ss.l",
     ignore: "name",
-    colorize: options.destination === undefined && process.stdout.isTTY === true,
+    colorize: isTerminal,
     ...(options.destination === undefined
       ? {}
       : { destination: options.destination as NodeJS.WritableStream }),

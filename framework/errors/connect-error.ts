@@ -76,9 +76,11 @@ export function domainConnectError(init: DomainErrorInit): ConnectError {
     domain: errorDomain,
     metadata: { ...init.metadata },
   });
-  if (init.fields !== undefined) {
+  // What is wrong with a request as a whole, the message says.
+  const fields = init.fields?.filter(({ field }) => field !== "") ?? [];
+  if (fields.length > 0) {
     addDetail(error, BadRequestSchema, {
-      fieldViolations: init.fields.map(({ field, description, reason }) => ({
+      fieldViolations: fields.map(({ field, description, reason }) => ({
         field,
         description,
         reason: reason ?? "",
@@ -137,9 +139,12 @@ export function explainReceiveFailure(error: ConnectError): void {
         message: `[${codeToString(Code.InvalidArgument)}] ${message}`,
       });
       withErrorInfo(error, "MALFORMED_REQUEST");
-      addDetail(error, BadRequestSchema, {
-        fieldViolations: [{ field: fieldOf(error.cause), description: message, reason: "MALFORMED" }],
-      });
+      const field = fieldOf(error.cause);
+      if (field !== undefined) {
+        addDetail(error, BadRequestSchema, {
+          fieldViolations: [{ field, description: message, reason: "MALFORMED" }],
+        });
+      }
       break;
     }
     case Code.ResourceExhausted:
@@ -151,13 +156,13 @@ export function explainReceiveFailure(error: ConnectError): void {
 }
 
 /** The name of the innermost field that could not be parsed, where protobuf-es tells. */
-function fieldOf(error: unknown): string {
+function fieldOf(error: unknown): string | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (isFieldError(cause)) {
       return cause.field().name;
     }
   }
-  return "";
+  return undefined;
 }
 
 function addDetail<Desc extends DescMessage>(

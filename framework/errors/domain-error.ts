@@ -2,7 +2,7 @@ import { Code } from "@connectrpc/connect";
 
 /** A field of a request that is not as it must be. */
 export interface FieldViolation {
-  /** Path from the request's root, such as `service.name` or `calls[3].arguments.city`. */
+  /** Path from the request's root, such as `service.name` or `calls[3].arguments.city`; empty: the request itself. */
   readonly field: string;
   /** What is wrong and what would be right. */
   readonly description: string;

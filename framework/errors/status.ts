@@ -10,7 +10,8 @@ export function toStatus(error: unknown, call: FailedCall): MessageInitShape<typ
   return { code, message: rawMessage, details: details.map(toAny) };
 }
 
-function toAny(detail: ConnectError["details"][number]): Any {
+/** A detail in the form of `google.rpc.Status`. */
+export function toAny(detail: ConnectError["details"][number]): Any {
   return "desc" in detail
     ? anyPack(detail.desc, create(detail.desc, detail.value))
     : create(AnySchema, { typeUrl: `type.googleapis.com/${detail.type}`, value: detail.value });

@@ -2,6 +2,7 @@ import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { type Clock, MAX_TIMER_MS } from "../clock.ts";
 import { explainReceiveFailure, internalError, toConnectError } from "../errors/connect-error.ts";
+import { fitIntoTrailers } from "../errors/fit-error.ts";
 import type { Logger } from "../logging.ts";
 import { anonymous, type CallContext, callContextKey, type Principal } from "./call-context.ts";
 import { type CallRecord, callRecord } from "./call-record.ts";
@@ -58,6 +59,7 @@ export function beginCall(options: BeginCallOptions): (context: HandlerContext) 
     endable.abort = (reason) => {
       if (reason instanceof ConnectError) {
         explain(reason, record, call);
+        fitIntoTrailers(reason);
         record.outcome = reason;
       } else if (reason !== undefined) {
         // Connect answers "internal error" to whatever is not a ConnectError.

@@ -1,8 +1,16 @@
-import type { DescMessage, Message, Registry } from "@bufbuild/protobuf";
+import { type DescMessage, type Message, type Registry, toBinary } from "@bufbuild/protobuf";
 import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator } from "@bufbuild/protovalidate";
 import type { Interceptor } from "@connectrpc/connect";
 import { invalidArgument } from "../errors/domain-error.ts";
+
+/** How many violations one error names. */
+const MAX_VIOLATIONS = 50;
+/**
+ * The largest message, in bytes, in which more than the first violation is looked for. Violations take hundreds of times
+ * as much memory as what they complain about: a few megabytes of empty items would use up all there is.
+ */
+const MAX_SEARCHED_BYTES = 128 * 1024;
 
 /**
  * Checks every request message, also each one of a stream, against its protovalidate rules, and refuses it with
@@ -11,16 +19,25 @@ import { invalidArgument } from "../errors/domain-error.ts";
  * @param registry resolves extensions with rules of one's own, and the messages inside `google.protobuf.Any`
  */
 export function validateRequests(registry?: Registry): Interceptor {
-  const validator = createValidator(registry === undefined ? {} : { registry });
+  const shared = registry === undefined ? {} : { registry };
+  const first = createValidator({ ...shared, failFast: true });
+  const every = createValidator(shared);
+
+  function validate(desc: DescMessage, message: Message) {
+    const result = first.validate(desc, message);
+    return result.kind === "invalid" && toBinary(desc, message).byteLength <= MAX_SEARCHED_BYTES
+      ? every.validate(desc, message)
+      : result;
+  }
 
   function check(desc: DescMessage, message: Message): void {
-    const result = validator.validate(desc, message);
+    const result = validate(desc, message);
     switch (result.kind) {
       case "valid":
         return;
       case "invalid":
         throw invalidArgument(
-          result.violations.map((violation) => ({
+          result.violations.slice(0, MAX_VIOLATIONS).map((violation) => ({
             field: pathToString(violation.field),
             description: violation.message,
             reason: violation.ruleId.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_"),

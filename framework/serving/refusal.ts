@@ -1,10 +1,12 @@
 import { constants } from "node:http2";
 import { create, toBinary, toJson } from "@bufbuild/protobuf";
-import { anyPack, DurationSchema, durationMs } from "@bufbuild/protobuf/wkt";
+import { DurationSchema, durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, type ConnectError, encodeBinaryHeader } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "@toolplane/gen/google/rpc/status_pb.js";
+import { fitIntoTrailers } from "../errors/fit-error.ts";
+import { toAny } from "../errors/status.ts";
 import { isGone, type NodeRequest, type NodeResponse } from "./node-http.ts";
 import { rpcProtocol } from "./rpc-protocol.ts";
 
@@ -27,6 +29,7 @@ export function refuse(
     response.destroy();
     return;
   }
+  fitIntoTrailers(error);
   const protocol = rpcProtocol(request.method, request.headers);
   const retryAfter = retryAfterSeconds(error);
   if (retryAfter !== undefined) {
@@ -82,11 +85,7 @@ function statusHeader(error: ConnectError): string {
   const status = create(StatusSchema, {
     code: error.code,
     message: error.rawMessage,
-    details: error.details.map((detail) =>
-      "desc" in detail
-        ? anyPack(detail.desc, create(detail.desc, detail.value))
-        : { typeUrl: `type.googleapis.com/${detail.type}`, value: detail.value },
-    ),
+    details: error.details.map(toAny),
   });
   return encodeBinaryHeader(status, StatusSchema);
 }
