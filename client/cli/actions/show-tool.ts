@@ -9,7 +9,7 @@ import { formatDuration } from "../output/format.ts";
 import { answersWithStream, streamingName, takesStream, toolKindName } from "../output/states.ts";
 import { oneLine, printable, wrap } from "../output/text-width.ts";
 import { exampleCall } from "../schema/example-call.ts";
-import { schemaRows } from "../schema/schema-rows.ts";
+import { schemaRows, wholeValue } from "../schema/schema-rows.ts";
 
 export async function showTool(context: Context, name: string, options: ShowToolOptions): Promise<undefined> {
   const { registry } = await context.connect();
@@ -66,13 +66,13 @@ function renderTool(context: Context, tool: Tool): string {
 function renderSchema(context: Context, schema: JsonObject | undefined, isInput: boolean): string {
   const { paint } = context;
   const rows = schemaRows(schema ?? {});
-  if (rows.length === 0) return paint.dim(isInput ? "  none" : "  empty");
+  if (rows.length === 0) return renderWhole(context, schema) ?? paint.dim(isInput ? "  none" : "  empty");
   return renderColumns(
     [
       { title: "NAME" },
       { title: "TYPE", minWidth: 14 },
       { title: isInput ? "REQUIRED" : "" },
-      { title: "DESCRIPTION", minWidth: 24 },
+      { title: "DESCRIPTION", minWidth: 24, wraps: true },
     ],
     rows.map(({ path, type, need, description }) => [
       { text: path, style: paint.bold },
@@ -80,6 +80,18 @@ function renderSchema(context: Context, schema: JsonObject | undefined, isInput:
       isInput ? need : "",
       description,
     ]),
+    context.columns("  "),
+  );
+}
+
+/** A message that is no object with fields: it is a value itself, such as a time or any JSON. */
+function renderWhole(context: Context, schema: JsonObject | undefined): string | undefined {
+  const { paint } = context;
+  const value = schema === undefined ? undefined : wholeValue(schema);
+  if (value === undefined) return undefined;
+  return renderColumns(
+    [{ title: "TYPE" }, { title: "DESCRIPTION", minWidth: 24, wraps: true }],
+    [[{ text: value.type, style: paint.cyan }, value.description]],
     context.columns("  "),
   );
 }

@@ -27,6 +27,22 @@ describe("renderColumns", () => {
     expect(renderColumns(columns, rows, { ...plain, width: 10 })).toContain("a-rat…  does so…  0123456789");
   });
 
+  it("continues the last column below where it may wrap", () => {
+    const columns = [{ title: "NAME" }, { title: "WHAT", minWidth: 8, wraps: true }];
+    const rows = [
+      ["a", "does something that takes many words"],
+      ["b", "little"],
+    ];
+    expect(renderColumns(columns, rows, { ...plain, width: 26, indent: "  " }).split("\n")).toEqual([
+      "  NAME  WHAT",
+      "  a     does something",
+      "        that takes many",
+      "        words",
+      "  b     little",
+    ]);
+    expect(renderColumns(columns, rows, plain)).toContain("a     does something that takes many words\n");
+  });
+
   it("does not count colours as width", () => {
     const { green } = pico.createColors(true);
     const table = renderColumns(

@@ -1,5 +1,5 @@
 import type { Formatter } from "picocolors/types.js";
-import { oneLine, textWidth, truncate } from "./text-width.ts";
+import { oneLine, textWidth, truncate, wrap } from "./text-width.ts";
 
 /** A cell: its text, and how to colour it. Colours are put on last, so that they do not count as width. */
 export type Cell = string | { readonly text: string; readonly style: Formatter };
@@ -10,6 +10,8 @@ export interface Column {
   readonly align?: "left" | "right";
   /** The narrowest that the column may become when the terminal is too small. Unset: it keeps its width. */
   readonly minWidth?: number;
+  /** Text that is too long goes on below instead of being cut. For the last column. */
+  readonly wraps?: boolean;
 }
 
 export interface ColumnsOptions {
@@ -45,7 +47,13 @@ export function renderColumns(
       indent + cells.map((cell, index) => place(cell, widths[index] ?? 0, shown[index]?.column)).join(GAP)
     ).trimEnd();
   const title = line(shown.map(({ column }) => ({ text: column.title, style: options.titleStyle })));
-  const lines = rows.map((_, row) => line(shown.map(({ cells }) => cells[row] ?? PLAIN)));
+  const lines = rows.flatMap((_, row) =>
+    unfold(
+      shown.map(({ cells }) => cells[row] ?? PLAIN),
+      widths,
+      shown.at(-1)?.column.wraps === true,
+    ).map(line),
+  );
   return [title, ...lines].join("\n");
 }
 
@@ -55,6 +63,21 @@ function toCell(cell: Cell): { text: string; style: Formatter } {
   return typeof cell === "string"
     ? { text: oneLine(cell), style: String }
     : { ...cell, text: oneLine(cell.text) };
+}
+
+/** The lines of a row: one, or more where its last cell goes on below. */
+function unfold<C extends { text: string }>(
+  cells: readonly C[],
+  widths: readonly number[],
+  wraps: boolean,
+): C[][] {
+  const last = cells.at(-1);
+  if (!wraps || last === undefined) return [[...cells]];
+  const [first = "", ...rest] = wrap(last.text, widths[cells.length - 1] ?? 0);
+  return [
+    [...cells.slice(0, -1), { ...last, text: first }],
+    ...rest.map((text) => [...cells.slice(0, -1).map((cell) => ({ ...cell, text: "" })), { ...last, text }]),
+  ];
 }
 
 function place(cell: { text: string; style: Formatter }, width: number, column: Column | undefined): string {

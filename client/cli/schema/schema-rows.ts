@@ -3,6 +3,7 @@ import { isJsonObject } from "../input/json-text.ts";
 import {
   alternativesOf,
   choicesOf,
+  listOf,
   propertiesOf,
   requiredOf,
   resolveSchema,
@@ -36,6 +37,13 @@ export function schemaRows(schema: JsonObject): SchemaRow[] {
   return rowsOf(root, schema, "", [], 1).toArray();
 }
 
+/** What a schema asks for that describes no fields: text, a number, any object. Undefined when there is nothing to give. */
+export function wholeValue(schema: JsonObject): { type: string; description: string } | undefined {
+  const root = resolveSchema(schema, schema);
+  if (typesOf(root).includes("object") && root["additionalProperties"] === false) return undefined;
+  return { type: typeName(root, schema), description: describe(root, schema) };
+}
+
 function* rowsOf(
   schema: JsonObject,
   root: JsonObject,
@@ -52,7 +60,7 @@ function* rowsOf(
       path: `${prefix}${name}`,
       type: typeName(property, root),
       need: required.has(name) ? "required" : choices.has(name) ? "one of" : "",
-      description: describe(property),
+      description: describe(property, root),
     };
     yield row;
     const [inner, suffix] = innerSchema(property, root);
@@ -91,7 +99,8 @@ function tellingForms(forms: readonly JsonObject[]): readonly JsonObject[] {
 
 function singleTypeName(schema: JsonObject, root: JsonObject, depth: number): string {
   if (schema["const"] !== undefined) return JSON.stringify(schema["const"]);
-  if (Array.isArray(schema["enum"])) return enumName(schema["enum"]);
+  const values = enumValues(schema);
+  if (values.length > 0) return enumName(values);
   const types = typesOf(schema);
   if (types.includes("array")) {
     return depth < 2 ? `list of ${typeName(resolveSchema(schema["items"], root), root, depth + 1)}` : "list";
@@ -106,15 +115,30 @@ function singleTypeName(schema: JsonObject, root: JsonObject, depth: number): st
 /** How much room the values of an enum may take. */
 const MAX_ENUM = 40;
 
-function enumName(values: readonly JsonValue[]): string {
+function enumValues(schema: JsonObject): string[] {
+  return listOf(schema["enum"]).map((value) => (typeof value === "string" ? value : JSON.stringify(value)));
+}
+
+function enumName(values: readonly string[]): string {
   let name = "";
-  for (const [index, value] of values.entries()) {
-    const text = typeof value === "string" ? value : JSON.stringify(value);
+  for (const [index, text] of values.entries()) {
     const longer = index === 0 ? text : `${name} | ${text}`;
     if (index > 0 && longer.length > MAX_ENUM) return `${name} | … ${values.length - index} more`;
     name = longer;
   }
   return name;
+}
+
+/** How many values of an enum are spelt out where its type has no room for them. */
+const MAX_VALUES = 40;
+
+/** All values of an enum, or of the items of a list, that the name of the type leaves out. */
+function enumRule(schema: JsonObject, root: JsonObject): string {
+  const items = typesOf(schema).includes("array") ? resolveSchema(schema["items"], root) : schema;
+  const values = tellingForms(alternativesOf(items, root)).flatMap(enumValues);
+  if (values.length === 0 || !enumName(values).includes("…")) return "";
+  const left = values.length - MAX_VALUES;
+  return `one of ${values.slice(0, MAX_VALUES).join(", ")}${left > 0 ? ` and ${left} more` : ""}`;
 }
 
 /** Bounds that say no more than the type. */
@@ -133,11 +157,12 @@ function rangeKey({ minimum, maximum }: JsonObject): string {
 const MAX_PATTERN = 32;
 
 /** The description and what else a value has to obey. */
-function describe(schema: JsonObject): string {
+function describe(schema: JsonObject, root: JsonObject): string {
   const { description, pattern, format } = schema;
   const isPlainInteger = INTEGER_RANGES.has(rangeKey(schema));
   const isReadable = typeof pattern === "string" && pattern.length <= MAX_PATTERN && format === undefined;
   const rules = [
+    enumRule(schema, root),
     ...(isPlainInteger ? [] : [bound("from", schema["minimum"]), bound("up to", schema["maximum"])]),
     bound("above", schema["exclusiveMinimum"]),
     bound("below", schema["exclusiveMaximum"]),
@@ -145,7 +170,7 @@ function describe(schema: JsonObject): string {
     length("at most", schema["maxLength"], "character"),
     length("at least", schema["minItems"], "item"),
     length("at most", schema["maxItems"], "item"),
-    isReadable ? `like ${pattern}` : "",
+    isReadable ? `matching ${pattern}` : "",
     schema["default"] === undefined ? "" : `default ${JSON.stringify(schema["default"])}`,
   ].filter((rule) => rule !== "");
   return [

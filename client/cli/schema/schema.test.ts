@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { aTool } from "../../testing/stub-server.ts";
 import { exampleCall } from "./example-call.ts";
-import { schemaRows } from "./schema-rows.ts";
+import { schemaRows, wholeValue } from "./schema-rows.ts";
 
 describe("schemaRows", () => {
   it("lists fields with nested ones below their parents", () => {
@@ -41,6 +41,40 @@ describe("schemaRows", () => {
       ["value", "string | object"],
       ["free", "any"],
     ]);
+  });
+
+  it("spells out the values of an enum that its type has no room for", () => {
+    const sizes = Array.from({ length: 50 }, (_, index) => `SIZE_${index}`);
+    const [color, all] = schemaRows({
+      properties: {
+        color: {
+          description: "Its colour.",
+          anyOf: [
+            { type: "string", enum: ["COLOR_UNSPECIFIED", "COLOR_RED", "COLOR_GREEN", "COLOR_BLUE"] },
+            { type: "integer", minimum: -(2 ** 31), maximum: 2 ** 31 - 1 },
+          ],
+        },
+        all: { type: "array", items: { enum: sizes } },
+      },
+    });
+    expect(color?.type).toBe("COLOR_UNSPECIFIED | COLOR_RED | … 2 more");
+    expect(color?.description).toBe(
+      "Its colour. (one of COLOR_UNSPECIFIED, COLOR_RED, COLOR_GREEN, COLOR_BLUE)",
+    );
+    expect(all?.description).toMatch(/^\(one of SIZE_0, .* SIZE_39 and 10 more\)$/);
+  });
+
+  it("describes what is no object with fields", () => {
+    expect(wholeValue({ type: "string", format: "date-time", description: "A time." })).toEqual({
+      type: "string (date-time)",
+      description: "A time.",
+    });
+    expect(wholeValue({ type: "object", description: "Any JSON object." })?.type).toBe("object");
+    expect(wholeValue({ type: "object", additionalProperties: { type: "integer" } })?.type).toBe(
+      "map of integer",
+    );
+    expect(wholeValue({})?.type).toBe("any");
+    expect(wholeValue({ type: "object", additionalProperties: false })).toBeUndefined();
   });
 
   it("marks the fields of which one has to be given", () => {
