@@ -31,10 +31,17 @@ const tools: readonly Tool[] = [
   }),
   aTool({ name: "weather.Record", alias: "weather.Record", streaming: Streaming.CLIENT }),
   aTool({ name: "weather.Hang", alias: "weather.Hang", streaming: Streaming.SERVER }),
-  ...["Internal", "Limited", "Invalid", "Denied", "Down", "Slow", "Text"].map((name) =>
+  ...["Internal", "Limited", "Invalid", "Denied", "Down", "Slow", "Text", "Backend"].map((name) =>
     aTool({ name: `fail.${name}`, alias: `fail.${name}` }),
   ),
 ];
+
+/** What the server adds to errors of the services behind it. */
+const BACKEND = {
+  reason: "BACKEND_ERROR",
+  domain: "toolplane",
+  metadata: { service: "weather", version: "1.2.0", instance_id: "weather-1" },
+};
 
 const failures: Readonly<Record<string, () => ConnectError>> = {
   "fail.Internal": () =>
@@ -62,12 +69,20 @@ const failures: Readonly<Record<string, () => ConnectError>> = {
     new ConnectError("connection refused", Code.Unavailable, undefined, [
       {
         desc: ErrorInfoSchema,
-        value: create(ErrorInfoSchema, {
-          reason: "BACKEND_ERROR",
-          domain: "toolplane",
-          metadata: { service: "weather", version: "1.2.0", instance_id: "weather-1" },
-        }),
+        value: create(ErrorInfoSchema, BACKEND),
       },
+    ]),
+  "fail.Backend": () =>
+    new ConnectError("nothing grows there", Code.InvalidArgument, undefined, [
+      {
+        desc: ErrorInfoSchema,
+        value: create(ErrorInfoSchema, { reason: "NO_SOIL", domain: "acme.example" }),
+      },
+      {
+        desc: BadRequestSchema,
+        value: create(BadRequestSchema, { fieldViolations: [{ field: "place", description: "is at sea" }] }),
+      },
+      { desc: ErrorInfoSchema, value: create(ErrorInfoSchema, BACKEND) },
     ]),
   "fail.Slow": () => new ConnectError("the deadline passed", Code.DeadlineExceeded),
 };
@@ -210,9 +225,9 @@ describe("help", () => {
 
 describe("a wrong command line", () => {
   it.each([
-    [["servcies"], "Unknown command 'servcies'", "services"],
-    [["services", "--helth", "x"], "Unknown option '--helth'", "--health"],
-    [["tools", "show"], "Missing required argument 'tool'", ""],
+    [["servcies"], 'Unknown command "servcies"', "Did you mean services?"],
+    [["services", "--helth", "x"], 'Unknown option "--helth"', "toolplane services --help"],
+    [["tools", "show"], "<tool> is missing", "toolplane tools show --help"],
     [["services", "--timeout", "soon"], '--timeout: "soon" is not a length of time', "30s"],
     [["services", "--limit", "x"], '--limit: "x" is not a whole number', "toolplane services list --help"],
     [["services", "--url", "ftp://x"], '"ftp://x" is not the address of a server', "http://host:port"],
@@ -226,7 +241,11 @@ describe("a wrong command line", () => {
     [["register", "a", "b:1", "--metadata", "x"], "is not written as key=value", ""],
     [["deregister"], "Say what to remove", ""],
     [["call", "weather.GetForecast", "Berlin"], "neither JSON nor a pair", "city=Berlin"],
-    [["completion", "cmd.exe"], "is invalid", "bash"],
+    [["call", "weather.GetForecast", '"Berlin"'], "must be a JSON object", ""],
+    [["completion", "cmd.exe"], '"cmd.exe" is no shell', "bash"],
+    [["services", "--url"], "--url <url> needs a value", "toolplane services --help"],
+    [["version", "1", "2"], "There are 2 arguments where 0 are expected", "toolplane version --help"],
+    [["health", "--limit", "5"], "--instance and --limit choose among past checks", "--history"],
   ])("%j is explained, with what to try instead", async (args, message, hint) => {
     const { code, stdout, stderr } = await run(args);
     expect(code).toBe(ExitCode.usage);
@@ -234,6 +253,19 @@ describe("a wrong command line", () => {
     expect(stderr).toContain(message);
     expect(stderr).toContain(hint);
     expect(stderr).not.toMatch(/ at .*\.ts/);
+  });
+
+  it("is explained in JSON with --json", async () => {
+    const { code, stderr } = await run(["tools", "show", "--json"]);
+    expect(code).toBe(ExitCode.usage);
+    expect(JSON.parse(stderr)).toEqual({
+      error: {
+        exitCode: ExitCode.usage,
+        code: "usage",
+        message: "<tool> is missing",
+        hints: ["Help: toolplane tools show --help"],
+      },
+    });
   });
 });
 
@@ -343,7 +375,16 @@ describe("call", () => {
       ["✗ The arguments are not valid", "  days       must be at most 14", "  place.lat  must be a number"],
     ],
     ["fail.Denied", ExitCode.notPermitted, ["✗ A token is needed", "--token"]],
-    ["fail.Down", ExitCode.unavailable, ["✗ Connection refused", "From weather 1.2.0 (instance weather-1)"]],
+    [
+      "fail.Down",
+      ExitCode.unavailable,
+      ["✗ Connection refused", "From weather 1.2.0 (instance weather-1): unavailable"],
+    ],
+    [
+      "fail.Backend",
+      ExitCode.invalidArguments,
+      ["✗ Nothing grows there", "  place  is at sea", "(instance weather-1): invalid_argument, NO_SOIL"],
+    ],
     ["fail.Slow", ExitCode.timeout, ["✗ The deadline passed", "--timeout"]],
   ])("says what went wrong with %s and exits with %i", async (tool, expected, texts) => {
     const { code, stdout, stderr } = await run(["call", tool, "city=x"]);
@@ -359,7 +400,7 @@ describe("call", () => {
       error: {
         exitCode: ExitCode.invalidArguments,
         code: "invalid_argument",
-        violations: [{ field: "call.arguments.days", description: "must be at most 14" }, {}],
+        violations: [{ field: "days", description: "must be at most 14" }, {}],
       },
     });
   });

@@ -17,6 +17,7 @@ import { ExitCode } from "./exit-code.ts";
 import { hasColors, type Io, type Output } from "./io.ts";
 import { reportError } from "./report-error.ts";
 import { createTerminal } from "./terminal.ts";
+import { UsageError } from "./usage-error.ts";
 
 /** The command line: the commands, and a way to run them. */
 export interface Program {
@@ -52,9 +53,7 @@ export function createProgram(io: Io): Program {
         await command.parseAsync(isVersion ? ["version", "--client"] : [...args], { from: "user" });
       } catch (error) {
         if (!(error instanceof CommanderError)) throw error;
-        // Commander has written what is wrong, or the help that was asked for.
-        const askedForHelp = error.code === "commander.helpDisplayed" || error.exitCode === 0;
-        return askedForHelp ? ExitCode.ok : ExitCode.usage;
+        return await reportMisuse(io, command, args, error);
       }
       return exitCode;
     },
@@ -80,6 +79,54 @@ async function execute<Args extends readonly unknown[]>(
   } finally {
     context?.close();
   }
+}
+
+/** What commander does not understand, in the words of all other errors. */
+async function reportMisuse(
+  io: Io,
+  root: Command,
+  args: readonly string[],
+  error: CommanderError,
+): Promise<number> {
+  // The help that was asked for is written already, and so is the one for a command without its verb.
+  if (error.code === "commander.helpDisplayed" || error.exitCode === 0) return ExitCode.ok;
+  if (error.code === "commander.help") return ExitCode.usage;
+  const terminal = createTerminal(io, commandOf(root, args), {
+    json: args.includes("--json"),
+    color: !args.includes("--no-color"),
+  });
+  const [text = "", ...rest] = error.message.split("\n");
+  const hint = rest.join(" ").replaceAll(/[()]/g, "");
+  return await reportError(terminal, undefined, new UsageError(misuse(text), hint === "" ? undefined : hint));
+}
+
+/** The command that the arguments mean, as far as they name one. */
+function commandOf(root: Command, args: readonly string[]): Command {
+  let command = root;
+  for (const word of args) {
+    const next = command.commands.find((each) => each.name() === word || each.aliases().includes(word));
+    if (next === undefined && !word.startsWith("-")) break;
+    command = next ?? command;
+  }
+  return command;
+}
+
+/** Commander's sentences, as this command line would say them. */
+function misuse(text: string): string {
+  const sentence = text
+    .replace(/^error: /, "")
+    .replace(/^missing required argument '(.*)'$/, "<$1> is missing")
+    .replace(/^option '(.*)' argument missing$/, "$1 needs a value")
+    .replace(
+      /^command-argument value '(.*)' is invalid for argument '(.*)'\. Allowed choices are (.*)\.$/,
+      '"$1" is no $2: choose from $3',
+    )
+    .replace(
+      /^too many arguments.* Expected (\d+) arguments? but got (\d+).*$/,
+      "There are $2 arguments where $1 are expected",
+    )
+    .replaceAll(/'([^']*)'/g, '"$1"');
+  return sentence.charAt(0).toUpperCase() + sentence.slice(1);
 }
 
 function createRoot(io: Io): Command {
@@ -113,15 +160,8 @@ function createRoot(io: Io): Command {
     .configureOutput({
       writeOut: (text) => io.stdout.write(text),
       writeErr: (text) => io.stderr.write(text),
-      outputError: (text, writeErr) => {
-        const { red, bold } = pico.createColors(colorsFor(io.stderr));
-        const [message = "", ...rest] = text
-          .trim()
-          .replace(/^error: /, "")
-          .split("\n");
-        const sentence = message.charAt(0).toUpperCase() + message.slice(1);
-        writeErr(`${[`${red("✗")} ${bold(sentence)}`, ...rest.map((line) => `  ${line}`)].join("\n")}\n`);
-      },
+      // `run` reports what is wrong.
+      outputError: () => {},
       getOutHasColors: () => colorsFor(io.stdout),
       getErrHasColors: () => colorsFor(io.stderr),
       getOutHelpWidth: () => width(io.stdout),

@@ -52,25 +52,19 @@ function isDomainError(reason: unknown): reason is DomainError {
 
 function formatReport({ paintErr, io }: Terminal, report: ErrorReport): string {
   const width = io.stderr.isTTY === true ? Math.max(io.stderr.columns ?? 80, 40) : Number.POSITIVE_INFINITY;
-  const fieldWidth = Math.max(0, ...report.violations.map(({ field }) => textWidth(shortField(field))));
+  const fieldWidth = Math.max(0, ...report.violations.map(({ field }) => textWidth(field)));
   const [first = "", ...rest] = wrap(report.message, width - 2);
   return [
     `${paintErr.red("✗")} ${paintErr.bold(first)}`,
     ...rest.map((line) => `  ${paintErr.bold(line)}`),
-    ...report.violations.map(({ field, description }) => {
-      const name = shortField(field);
-      return name === ""
+    ...report.violations.map(({ field, description }) =>
+      field === ""
         ? `  ${description}`
-        : `  ${paintErr.yellow(name)}${" ".repeat(fieldWidth - textWidth(name))}  ${description}`;
-    }),
+        : `  ${paintErr.yellow(field)}${" ".repeat(fieldWidth - textWidth(field))}  ${description}`,
+    ),
     ...report.notes.map((note) => `  ${note}`),
     ...report.hints.flatMap((hint) => wrap(hint, width - 2)).map((line) => `  ${paintErr.dim(line)}`),
   ].join("\n");
-}
-
-/** A field of a call's arguments as the user has written it. */
-function shortField(field: string): string {
-  return field.replace(/^(call\.)?(arguments\.?|argument_stream(?=\[))/, "");
 }
 
 /** Without what is empty. */

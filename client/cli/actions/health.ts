@@ -14,6 +14,7 @@ import { durationMs, formatAge, formatDuration } from "../output/format.ts";
 import { sparkline } from "../output/sparkline.ts";
 import { withSpinner } from "../output/spinner.ts";
 import { healthStatus } from "../output/states.ts";
+import { UsageError } from "../usage-error.ts";
 import { readPages } from "./pages.ts";
 
 export async function health(
@@ -21,9 +22,11 @@ export async function health(
   name: string | undefined,
   options: HealthOptions,
 ): Promise<number | undefined> {
-  return options.history === true
-    ? await showHistory(context, name, options)
-    : await checkNow(context, name, options);
+  if (options.history === true) return await showHistory(context, name, options);
+  if (options.instance !== undefined || options.limit !== undefined) {
+    throw new UsageError("--instance and --limit choose among past checks", "Show those: add --history");
+  }
+  return await checkNow(context, name, options);
 }
 
 async function checkNow(
@@ -80,7 +83,7 @@ async function showHistory(
   const { registry } = await context.connect();
   const filter = toServiceFilter(name, options);
   const { signal } = context.io;
-  const { items } = await readPages(parseLimit(options.limit), async (pageSize, pageToken) => {
+  const { items } = await readPages(parseLimit(options.limit ?? "20"), async (pageSize, pageToken) => {
     const request = { filter, instanceId: options.instance ?? "", pageSize, pageToken };
     const page = await registry.listHealthChecks(request, { signal });
     return { items: page.checks, nextPageToken: page.nextPageToken, totalSize: 0 };

@@ -5,7 +5,7 @@ import { addServiceFilter, type ServiceFilterOptions } from "./services.ts";
 export interface HealthOptions extends ServiceFilterOptions {
   readonly history?: boolean;
   readonly instance?: string;
-  readonly limit: string;
+  readonly limit?: string;
 }
 
 export function addHealthCommand(program: Command, run: Run): void {
@@ -20,7 +20,7 @@ export function addHealthCommand(program: Command, run: Run): void {
   )
     .option("--history", "show past checks, newest first, instead of checking")
     .option("--instance <id>", "with --history: only this instance")
-    .option("--limit <n>", "with --history: show at most so many", "20")
+    .option("--limit <n>", "with --history: show at most so many; 0 means all (20)")
     .addHelpText(
       "after",
       examples(

@@ -137,7 +137,9 @@ describe("the arguments of a call", () => {
     [["place=x", "place.lat=1"], /goes into place/],
     [["days:=1e999"], /too large/],
     [["@/does/not/exist"], /there is no such file/],
-    [["-"], /Stdin is not JSON/],
+    [["-"], /Stdin is empty/],
+    [["5"], /must be a JSON object/],
+    [['"Berlin"'], /must be a JSON object/],
   ])("refuse %j", async (words, message) => {
     const reading = read(words);
     await expect(reading).rejects.toThrow(UsageError);

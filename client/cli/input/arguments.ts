@@ -64,8 +64,12 @@ export async function readArgumentStream(
 async function readDocument(word: string, io: Io): Promise<{ text: string; name: string } | undefined> {
   if (word === "-") return { text: await readText("-", io), name: "Stdin" };
   if (word.startsWith("@")) return { text: await readText(word.slice(1), io), name: word.slice(1) };
-  if (/^\s*[{[]/.test(word)) return { text: word, name: "The argument" };
+  if (/^\s*[{["]/.test(word) || isJsonScalar(word)) return { text: word, name: "The argument" };
   return undefined;
+}
+
+function isJsonScalar(word: string): boolean {
+  return /^(true|false|null)$/.test(word) || NUMBER.test(word);
 }
 
 const PAIR = /^(?<key>[^=:]+(?::(?!=)[^=:]*)*)(?<operator>:?=)(?<value>.*)$/s;

@@ -6,6 +6,7 @@ import { UsageError } from "../usage-error.ts";
  * written in the JSON of Protobuf.
  */
 export function parseJson(text: string, what: string): JsonValue {
+  if (text.trim() === "") throw new UsageError(`${what} is empty, and was to be JSON`);
   try {
     return JSON.parse(text, keepDigits);
   } catch (error) {

@@ -46,7 +46,8 @@ export function describeError(error: ConnectError, url: string): ErrorReport {
   const infos = error.findDetails(ErrorInfoSchema);
   // A backend's own details come first; the server adds where they come from.
   const ours = infos.find(({ domain }) => domain === "toolplane");
-  const reason = (ours?.reason === "BACKEND_ERROR" ? infos[0] : ours)?.reason;
+  const fromBackend = ours?.reason === "BACKEND_ERROR";
+  const reason = (fromBackend ? infos[0] : ours)?.reason;
   const correlationId = error.metadata.get("x-correlation-id") ?? ours?.metadata["correlation_id"];
   const fields = error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
   const conditions = [
@@ -57,9 +58,11 @@ export function describeError(error: ConnectError, url: string): ErrorReport {
     exitCode,
     code: codeToString(error.code),
     ...(reason && { reason }),
-    message: fields.length > 0 ? fieldsHeadline(fields) : sentence(error.rawMessage, error.code),
+    message: saysOnlyFields(error.rawMessage, fields, fromBackend)
+      ? fieldsHeadline(fields)
+      : sentence(error.rawMessage, error.code),
     violations: [...fields.map(toViolation), ...conditions.map(toViolation)],
-    notes: ours?.reason === "BACKEND_ERROR" ? [origin(ours.metadata)] : [],
+    notes: fromBackend ? [origin(ours?.metadata ?? {}, error.code, reason)] : [],
     hints: [
       ...error
         .findDetails(RetryInfoSchema)
@@ -141,11 +144,27 @@ function fieldsHeadline(fields: readonly { field: string }[]): string {
   return areArguments ? "The arguments are not valid" : "The request is not valid";
 }
 
-/** Which service and instance an error comes from. */
-function origin({ service, version, instance_id }: Readonly<Record<string, string>>): string {
-  return printable(
-    ["From", service, version, instance_id && `(instance ${instance_id})`].filter(Boolean).join(" "),
-  );
+/** Whether the message has no more to say than the fields; what a backend writes into it may be its own words. */
+function saysOnlyFields(
+  message: string,
+  fields: readonly { description: string }[],
+  fromBackend: boolean,
+): boolean {
+  if (fields.length === 0) return false;
+  return !fromBackend || message === "" || fields.every(({ description }) => message.includes(description));
+}
+
+/** Which service and instance an error comes from, and the code and reason that it gave. */
+function origin(
+  { service, version, instance_id }: Readonly<Record<string, string>>,
+  code: Code,
+  reason: string | undefined,
+): string {
+  const from = ["From", service, version, instance_id && `(instance ${instance_id})`]
+    .filter(Boolean)
+    .join(" ");
+  const given = [codeToString(code), reason === "BACKEND_ERROR" ? "" : reason].filter(Boolean).join(", ");
+  return oneLine(`${from}: ${given}`);
 }
 
 function advice(error: ConnectError): string[] {
@@ -179,9 +198,14 @@ function isOurFault(code: Code): boolean {
 
 function toViolation(detail: { description: string } & ({ field: string } | { subject: string })): Violation {
   return {
-    field: oneLine("field" in detail ? detail.field : detail.subject),
+    field: oneLine("field" in detail ? asWritten(detail.field) : detail.subject),
     description: oneLine(detail.description),
   };
+}
+
+/** A field of a call's arguments as the user has written it. */
+function asWritten(field: string): string {
+  return field.replace(/^(call\.)?(arguments\.?|argument_stream(?=\[))/, "");
 }
 
 function sentence(message: string, code: Code): string {
