@@ -4,9 +4,9 @@ import type { Interruption } from "../../index.ts";
 import type { ServiceFilterOptions } from "../commands/services.ts";
 import type { Context } from "../context.ts";
 import { toServiceFilter } from "../input/filter.ts";
-import { formatMs } from "../output/format.ts";
 import { formatJson } from "../output/json.ts";
 import { renderServiceEvent } from "../output/service-event.ts";
+import { oneLine } from "../output/text-width.ts";
 
 /** Prints every event of a watch on its own line until the command is interrupted. */
 export async function watchServices(
@@ -15,12 +15,18 @@ export async function watchServices(
   options: ServiceFilterOptions,
 ): Promise<undefined> {
   const toolplane = await context.connect();
+  let isLost = false;
   const events = toolplane.watchServices(toServiceFilter(name, options), {
     signal: context.io.signal,
-    onInterruption: (interruption) =>
-      void context.note(context.paintErr.yellow(interruptionText(interruption))),
+    onInterruption: (interruption) => {
+      // Once is enough, however often it is tried again.
+      if (!isLost) void context.note(context.paintErr.yellow(interruptionText(interruption)));
+      isLost = true;
+    },
   });
   for await (const event of events) {
+    if (isLost) await context.note(context.paintErr.green("Connected again"));
+    isLost = false;
     if (context.json) {
       await context.print(
         formatJson(toJson(WatchServicesResponseSchema, event, { alwaysEmitImplicit: true })),
@@ -33,7 +39,7 @@ export async function watchServices(
 }
 
 /** A lost connection in words. */
-export function interruptionText({ error, delayMs }: Interruption): string {
+function interruptionText({ error }: Interruption): string {
   const why = error === undefined ? "the server ended the stream" : error.rawMessage;
-  return `Connection lost (${why}); trying again in ${formatMs(delayMs)}`;
+  return `Connection lost (${oneLine(why)}); trying again until it is back`;
 }

@@ -1,6 +1,5 @@
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import type { Formatter } from "picocolors/types.js";
-import { type Cell, renderColumns } from "../output/columns.ts";
+import { renderColumns } from "../output/columns.ts";
 import { count, formatAge, formatClock, formatMs } from "../output/format.ts";
 import { sparkline } from "../output/sparkline.ts";
 import { instanceHealth, serviceState } from "../output/states.ts";
@@ -83,7 +82,8 @@ function renderTable(terminal: Terminal, services: readonly MonitoredService[]):
       { title: "STATE" },
       { title: "INSTANCES" },
       { title: "TOOLS", align: "right" },
-      { title: "LATENCY" },
+      { title: "LATENCY", align: "right" },
+      { title: "" },
       { title: `CHANGES IN ${formatMs(SPAN_MS * bars).toUpperCase()}` },
       { title: "CHANGED" },
     ],
@@ -94,7 +94,8 @@ function renderTable(terminal: Terminal, services: readonly MonitoredService[]):
       serviceState(service.state, paint),
       instanceHealth(service, paint),
       service.toolCount.toLocaleString("en"),
-      latencyCell(latencies, bars, paint.cyan),
+      { text: latencies.length === 0 ? "" : formatMs(latencies.at(-1) ?? 0), style: paint.cyan },
+      { text: bars === 0 ? "" : sparkline(latencies.slice(-bars)), style: paint.cyan },
       {
         text: bars === 0 ? "" : sparkline(changes.slice(-bars)),
         style: changes.some((n) => n > 0) ? paint.magenta : paint.dim,
@@ -103,13 +104,6 @@ function renderTable(terminal: Terminal, services: readonly MonitoredService[]):
     ]),
     terminal.columns(),
   ).split("\n");
-}
-
-function latencyCell(latencies: readonly number[], bars: number, style: Formatter): Cell {
-  const latest = latencies.at(-1);
-  if (latest === undefined) return "";
-  const line = bars === 0 ? "" : sparkline(latencies.slice(-bars));
-  return { text: `${formatMs(latest).padEnd(7)} ${line}`.trimEnd(), style };
 }
 
 function renderLogEntry({ paint }: Terminal, entry: LogEntry): string {

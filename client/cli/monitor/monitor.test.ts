@@ -121,9 +121,15 @@ describe("what the monitor shows", () => {
     );
     applyHealthChecks(
       state,
-      [4, 2].map((ms) =>
+      (
+        [
+          ["weather", 4],
+          ["weather", 2],
+          ["billing", 12],
+        ] as const
+      ).map(([service, ms]) =>
         create(HealthCheckSchema, {
-          service: "weather",
+          service,
           environment: "default",
           version: "1.2.0",
           latency: durationFromMs(ms),
@@ -133,8 +139,10 @@ describe("what the monitor shows", () => {
     const lines = draw(state).split("\n");
     expect(lines[0]).toMatch(/^Toolplane {2}http:\/\/127\.0\.0\.1:7400 {2}● live {2}\d\d:\d\d:\d\d$/);
     expect(lines[1]).toBe("2 services, 4 tools, 2 of 2 instances healthy");
-    expect(lines[4]).toMatch(/^billing +1\.2\.0 +default +▲ degraded +1\/1 healthy +2 +▁{12} /);
+    expect(lines[4]).toMatch(/^billing +1\.2\.0 +default +▲ degraded +1\/1 healthy +2 +12 ms +█ +▁{12} /);
     expect(lines[5]).toMatch(/^weather +1\.2\.0 +default +✗ down +1\/1 healthy +2 +4 ms +▅█ +▁{11}█ /);
+    expect(lines[4]?.indexOf(" ms")).toBe(lines[5]?.indexOf(" ms"));
+    expect(lines[4]?.indexOf("█")).toBe(lines[5]?.indexOf("▅"));
     expect(lines.join("\n")).toMatch(
       /Latest changes\n\d\d:\d\d:\d\d {2}✗ down {6}weather 1\.2\.0 in default/,
     );
