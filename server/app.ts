@@ -94,6 +94,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         },
       }),
     );
+    pool.attach(server.url, server.localClient);
     await registry.registerLocal({ name: OWN_NAME, version, endpoint: server.url, descriptors: documented });
     return {
       url: server.url,

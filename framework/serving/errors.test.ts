@@ -85,7 +85,12 @@ test.each([
   const server = await serveSample();
   expect(await postJson(server.url + echo, body)).toMatchObject({
     status: 400,
-    error: { code: "invalid_argument", details: [{ debug: { reason: "MALFORMED_REQUEST" } }] },
+    error: {
+      code: "invalid_argument",
+      details: expect.arrayContaining([
+        expect.objectContaining({ debug: expect.objectContaining({ reason: "MALFORMED_REQUEST" }) }),
+      ]),
+    },
   });
 });
 

@@ -17,7 +17,8 @@ import { handleRpc } from "./rpc-handler.ts";
 export type HttpHandler = (request: NodeRequest, response: NodeResponse) => boolean | Promise<boolean>;
 
 export interface RequestHandlerOptions {
-  readonly rpcs: readonly UniversalHandler[];
+  /** By path. */
+  readonly rpcs: ReadonlyMap<string, UniversalHandler>;
   /** Answered first, whatever the load; by path. */
   readonly probes: ReadonlyMap<string, Probe>;
   /** Asked in turn about everything that is neither probe nor RPC. */
@@ -41,8 +42,7 @@ export interface RequestHandler {
  * fails on the way in the request's own protocol.
  */
 export function createRequestHandler(options: RequestHandlerOptions): RequestHandler {
-  const { limits, logger, clock } = options;
-  const rpcs = indexByPath(options.rpcs);
+  const { rpcs, limits, logger, clock } = options;
   /** Responses over HTTP/1.1, whose connections outlast them. */
   const open = new Set<ServerResponse>();
   let running = 0;
@@ -131,17 +131,6 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
       }
     },
   };
-}
-
-function indexByPath(rpcs: readonly UniversalHandler[]): Map<string, UniversalHandler> {
-  const index = new Map<string, UniversalHandler>();
-  for (const rpc of rpcs) {
-    if (index.has(rpc.requestPath)) {
-      throw new Error(`${rpc.requestPath} is routed twice`);
-    }
-    index.set(rpc.requestPath, rpc);
-  }
-  return index;
 }
 
 function overloaded(): ConnectError {

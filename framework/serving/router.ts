@@ -1,6 +1,6 @@
 import type { DescService, Registry } from "@bufbuild/protobuf";
 import { type ConnectRouter, createConnectRouter } from "@connectrpc/connect";
-import type { UniversalHandlerOptions } from "@connectrpc/connect/protocol";
+import type { UniversalHandler, UniversalHandlerOptions } from "@connectrpc/connect/protocol";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
 import { Health as HealthService } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import type { Clock } from "../clock.ts";
@@ -14,7 +14,8 @@ import { reflectionRoutes } from "./reflection.ts";
 import type { ServeOptions } from "./serve.ts";
 
 export interface RoutedServices {
-  readonly router: ConnectRouter;
+  /** By path. */
+  readonly rpcs: ReadonlyMap<string, UniversalHandler>;
   /** Every service, health and reflection included. */
   readonly services: readonly DescService[];
   readonly health: Health;
@@ -59,7 +60,18 @@ export function routeServices(
   for (const { typeName } of services.slice(own.length)) {
     quietServices.add(typeName);
   }
-  return { router, services, health };
+  return { rpcs: indexByPath(router.handlers), services, health };
+}
+
+function indexByPath(rpcs: readonly UniversalHandler[]): Map<string, UniversalHandler> {
+  const index = new Map<string, UniversalHandler>();
+  for (const rpc of rpcs) {
+    if (index.has(rpc.requestPath)) {
+      throw new Error(`${rpc.requestPath} is routed twice`);
+    }
+    index.set(rpc.requestPath, rpc);
+  }
+  return index;
 }
 
 function servicesOf(router: ConnectRouter): readonly DescService[] {

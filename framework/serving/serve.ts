@@ -1,6 +1,7 @@
 import type { AddressInfo } from "node:net";
 import type { DescService, Registry } from "@bufbuild/protobuf";
 import { Code, type ConnectRouter, type Interceptor } from "@connectrpc/connect";
+import type { UniversalClientFn } from "@connectrpc/connect/protocol";
 import { Health as HealthService } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { type Clock, MAX_TIMER_MS, systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
@@ -11,6 +12,7 @@ import type { Health } from "./health.ts";
 import { completeLimits, type ServeLimits } from "./limits.ts";
 import { localUrl, parseListenAddress } from "./listen-address.ts";
 import { listen, type TlsOptions } from "./listener.ts";
+import { createLocalClient } from "./local-client.ts";
 import { createProbes, createReadiness } from "./probes.ts";
 import { createRequestHandler, type HttpHandler } from "./request-handler.ts";
 import { routeServices } from "./router.ts";
@@ -73,6 +75,11 @@ export interface Server {
   /** Every service it serves, health and reflection included. */
   readonly services: readonly DescService[];
   readonly logger: Logger;
+  /**
+   * For Connect transports of the same process: reaches the services without a connection, and so without TLS and
+   * clients' certificates.
+   */
+  readonly localClient: UniversalClientFn;
   /** Aborted when calls have had their time to finish during `close`. Handlers see it in their own signals. */
   readonly shutdownSignal: AbortSignal;
   /**
@@ -109,7 +116,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
   const { host, port } = parseListenAddress(options.listen ?? "127.0.0.1:0");
   const shutdown = new AbortController();
 
-  const { router, services, health } = routeServices(options, limits, logger, clock, shutdown.signal);
+  const { rpcs, services, health } = routeServices(options, limits, logger, clock, shutdown.signal);
   const readiness = createReadiness({
     check: options.ready,
     onChange: (ready) => {
@@ -121,7 +128,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     logger,
   });
   const requests = createRequestHandler({
-    rpcs: router.handlers,
+    rpcs,
     probes: createProbes(readiness, { name: options.name, version }),
     http: options.http ?? [],
     cors: createCors(options.cors ?? {}, isLoopback(host)),
@@ -181,6 +188,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     health,
     services,
     logger,
+    localClient: createLocalClient(rpcs, limits),
     shutdownSignal: shutdown.signal,
     close() {
       closing ??= close();

@@ -1,4 +1,5 @@
 import type { Transport } from "@connectrpc/connect";
+import type { UniversalClientFn } from "@connectrpc/connect/protocol";
 import type { Dispatcher } from "undici";
 import type { Target } from "../../registry/sources/source.ts";
 
@@ -6,6 +7,11 @@ import type { Target } from "../../registry/sources/source.ts";
 export interface ConnectionPool {
   /** A transport that speaks the target's protocol over pooled connections and sends the target's headers. */
   transport(target: Target, options?: TransportOptions): Transport;
+  /**
+   * From now on, transports to the URL's origin use `client` instead of connections: a process that calls itself over
+   * the network would have to trust its own certificate, and to have one for clients too.
+   */
+  attach(url: string, client: UniversalClientFn): void;
   /** For plain HTTP through undici. */
   readonly dispatcher: Dispatcher;
   /** Opens a connection to each target ahead of the first call; failures are only logged. */

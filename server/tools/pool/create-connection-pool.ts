@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { SecureContextOptions } from "node:tls";
 import type { Transport } from "@connectrpc/connect";
-import type { CommonTransportOptions } from "@connectrpc/connect/protocol";
+import type { CommonTransportOptions, UniversalClientFn } from "@connectrpc/connect/protocol";
 import { createTransport as createConnect } from "@connectrpc/connect/protocol-connect";
 import { createTransport as createGrpc } from "@connectrpc/connect/protocol-grpc";
 import { createTransport as createGrpcWeb } from "@connectrpc/connect/protocol-grpc-web";
@@ -41,11 +41,14 @@ export function createConnectionPool(options: ConnectionPoolOptions): Connection
   const limits = { ...defaultPoolLimits, ...options.limits };
   const broker = new Broker({ clock, logger, limits, openLink: createLinkOpener({ clock, limits, tls }) });
   const transports = new Map<string, Transport>();
+  /** Clients that need no connection, by origin. */
+  const attached = new Map<string, UniversalClientFn>();
 
   return {
     transport(target, { maxMessageBytes = DEFAULT_MESSAGE_BYTES } = {}) {
       const key = [target.protocol, maxMessageBytes, target.endpoint, digest(target.headers)].join(" ");
-      const transport = transports.get(key) ?? createTransport(broker, clock, target, { maxMessageBytes });
+      const transport =
+        transports.get(key) ?? createTransport(broker, clock, attached, target, { maxMessageBytes });
       // Moved to the end: the first is the one that was not asked for longest.
       transports.delete(key);
       transports.set(key, transport);
@@ -55,12 +58,19 @@ export function createConnectionPool(options: ConnectionPoolOptions): Connection
       }
       return transport;
     },
+    attach(url, client) {
+      attached.set(new URL(url).origin, client);
+      // Some may have been made for the origin before.
+      transports.clear();
+    },
     dispatcher: new PoolDispatcher(broker),
     async warm(targets) {
       const routes = new Map<string, Route>();
       for (const target of targets) {
         const route = routeOf(target);
-        routes.set(route.key, route);
+        if (!attached.has(route.origin)) {
+          routes.set(route.key, route);
+        }
       }
       // More than these would be closed again as idle.
       const kept = [...routes.values()].slice(0, Math.min(limits.maxIdleConnections, limits.maxConnections));
@@ -93,12 +103,14 @@ function routeOf({ endpoint, protocol }: Target): Route {
 function createTransport(
   broker: Broker,
   clock: Clock,
+  attached: ReadonlyMap<string, UniversalClientFn>,
   target: Target,
   { maxMessageBytes }: Required<TransportOptions>,
 ): Transport {
   const route = routeOf(target);
+  const local = attached.get(route.origin);
   const options: CommonTransportOptions = {
-    httpClient: createPooledClient(broker, route),
+    httpClient: local ?? createPooledClient(broker, route),
     baseUrl: target.endpoint,
     useBinaryFormat: true,
     interceptors: [],
@@ -108,11 +120,22 @@ function createTransport(
     readMaxBytes: maxMessageBytes,
     writeMaxBytes: MAX_WRITE_BYTES,
   };
-  const inner = createProtocolTransport(broker, clock, route, target.protocol, options);
-  const bothWays = createProtocolTransport(broker, clock, route, target.protocol, {
-    ...options,
-    httpClient: createPooledClient(broker, route, { needsHttp2: true }),
-  });
+  const grpcUnary = local
+    ? createGrpc(options).unary
+    : createGrpcUnary({
+        broker,
+        clock,
+        route,
+        basePath: new URL(target.endpoint).pathname.replace(/\/+$/, ""),
+        readMaxBytes: maxMessageBytes,
+        acceptCompression: options.acceptCompression,
+      });
+  const inner = createProtocolTransport(target.protocol, options, grpcUnary);
+  const bothWays = createProtocolTransport(
+    target.protocol,
+    { ...options, httpClient: local ?? createPooledClient(broker, route, { needsHttp2: true }) },
+    grpcUnary,
+  );
   const hasHeaders = !target.headers.keys().next().done;
   const withTarget = (header: ConstructorParameters<typeof Headers>[0]) => {
     if (!hasHeaders) {
@@ -140,11 +163,9 @@ function createTransport(
 }
 
 function createProtocolTransport(
-  broker: Broker,
-  clock: Clock,
-  route: Route,
   protocol: Protocol,
   options: CommonTransportOptions,
+  grpcUnary: Transport["unary"],
 ): Transport {
   switch (protocol) {
     case Protocol.CONNECT:
@@ -153,20 +174,8 @@ function createProtocolTransport(
       return createGrpcWeb(options);
     case Protocol.UNSPECIFIED:
     case Protocol.GRPC:
-    case Protocol.HTTP: {
-      const { pathname } = new URL(options.baseUrl);
-      return {
-        unary: createGrpcUnary({
-          broker,
-          clock,
-          route,
-          basePath: pathname.replace(/\/+$/, ""),
-          readMaxBytes: options.readMaxBytes,
-          acceptCompression: options.acceptCompression,
-        }),
-        stream: createGrpc(options).stream,
-      };
-    }
+    case Protocol.HTTP:
+      return { unary: grpcUnary, stream: createGrpc(options).stream };
   }
 }
 
