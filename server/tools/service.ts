@@ -9,10 +9,9 @@ import {
   type ToolCall,
   ToolService,
 } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
-import pLimit from "p-limit";
 import { toDuration } from "../config/durations.ts";
 import type { CallEvent, Caller, CallerContext } from "./caller.ts";
-import { completionOrder } from "./completion-order.ts";
+import { inCompletionOrder } from "./completion-order.ts";
 import { createResultList, refuseTypedStream, toResult } from "./result.ts";
 
 export interface ToolServiceOptions {
@@ -62,24 +61,23 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
       },
 
       async *callTools(request, context) {
-        const limit = pLimit(request.concurrency || defaultConcurrency);
         const departed = new AbortController();
         const signal = AbortSignal.any([context.signal, departed.signal]);
-        const outcomes = request.calls.map((call, index) =>
-          limit(async (): Promise<MessageInitShape<typeof CallToolsResponseSchema>> => {
-            try {
-              const response = await callTool(call, { ...callerContext(context, `calls[${index}]`), signal });
-              return { index, outcome: { case: "response", value: response } };
-            } catch (error) {
-              return { index, outcome: { case: "error", value: toStatus(error, callContext(context)) } };
-            }
-          }),
-        );
+        async function outcomeOf(
+          call: ToolCall,
+          index: number,
+        ): Promise<MessageInitShape<typeof CallToolsResponseSchema>> {
+          try {
+            const response = await callTool(call, { ...callerContext(context, `calls[${index}]`), signal });
+            return { index, outcome: { case: "response", value: response } };
+          } catch (error) {
+            return { index, outcome: { case: "error", value: toStatus(error, callContext(context)) } };
+          }
+        }
         try {
-          yield* completionOrder(outcomes);
+          yield* inCompletionOrder(request.calls, request.concurrency || defaultConcurrency, outcomeOf);
         } finally {
           departed.abort();
-          limit.clearQueue();
         }
       },
     });
