@@ -152,7 +152,7 @@ test("a tool that streams answers CallTool with the list of its results", async 
 test("an unknown tool says which ones are close", async () => {
   const error = await refusal(toolplane.callTool("text.AnalyseText", {}));
   expect(error.code).toBe(Code.NotFound);
-  expect(error.rawMessage).toContain("TextService.AnalyzeText");
+  expect(error.rawMessage).toContain("text.AnalyzeText");
   expect(error.findDetails(ResourceInfoSchema)).toMatchObject([{ resourceType: "tool" }]);
 });
 
