@@ -1,5 +1,6 @@
 import type { Kysely } from "kysely";
 import { registryMigration } from "./0001-registry.ts";
+import { failedHealthChecksMigration } from "./0002-failed-health-checks.ts";
 
 /** One step of the schema. Once released it never changes: a mistake is corrected by a further step. */
 export interface Migration {
@@ -10,4 +11,4 @@ export interface Migration {
 }
 
 /** All steps, in order. */
-export const migrations: readonly Migration[] = [registryMigration];
+export const migrations: readonly Migration[] = [registryMigration, failedHealthChecksMigration];
