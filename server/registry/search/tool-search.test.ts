@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { expect, test } from "vitest";
 import { createLruCache } from "../../lru-cache.ts";
@@ -170,4 +172,26 @@ test("the index is tidied when most of it was removed", async () => {
   expect(await names(search, "alpha")).toEqual(["kept.Alpha", "late.Alpha"]);
   expect(await names(search, "beta")).toEqual(["kept.Beta"]);
   expect(await names(search, "tool")).toEqual([]);
+});
+
+test("a service that is gone is not kept in memory", async () => {
+  setFlagsFromString("--expose-gc");
+  const collectGarbage: () => void = runInNewContext("gc");
+  const { search, put, remove } = createSearch();
+  put(await serviceOf("kept", ["GetForecast"]));
+  const gone = await (async () => {
+    const service = await serviceOf("gone", ["GetForecast"]);
+    put(service);
+    await search.indexed();
+    remove(service);
+    await search.indexed();
+    return new WeakRef(service);
+  })();
+  await expect
+    .poll(() => {
+      collectGarbage();
+      return gone.deref();
+    })
+    .toBeUndefined();
+  expect(await names(search, "forecast")).toEqual(["kept.GetForecast"]);
 });

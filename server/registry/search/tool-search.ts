@@ -45,8 +45,8 @@ interface Block {
 export function createToolSearch(catalogue: Pick<Catalogue, "byId">, logger: Logger): ToolSearch {
   const index = createSearchIndex();
   const blocks = new Map<string, Block>();
-  /** Of each document: the service that it was made of, and the index of its tool. */
-  let services: CatalogueService[] = [];
+  /** Of each document: the service that it was made of, until it is removed, and the index of its tool. */
+  let services: (CatalogueService | undefined)[] = [];
   let tools: number[] = [];
   const waiting = new Set<string>();
   let working: Promise<void> | undefined;
@@ -59,7 +59,10 @@ export function createToolSearch(catalogue: Pick<Catalogue, "byId">, logger: Log
       blocks.delete(id);
       let tool = 0;
       for (const summary of block.service.tools?.summaries() ?? []) {
-        index.remove(block.documents[tool++] ?? 0, fieldsOf(block.service, summary));
+        const document = block.documents[tool++] ?? 0;
+        index.remove(document, fieldsOf(block.service, summary));
+        // What is removed waits long to be swept out, and must not keep its service in memory.
+        services[document] = undefined;
         yield;
       }
     }
@@ -107,8 +110,8 @@ export function createToolSearch(catalogue: Pick<Catalogue, "byId">, logger: Log
     const remaining = index.compact();
     services = Array.from(remaining, (document) => at(services, document));
     tools = Array.from(remaining, (document) => at(tools, document));
-    for (const [document, { id }] of services.entries()) {
-      const block = blocks.get(id);
+    for (const [document, service] of services.entries()) {
+      const block = service && blocks.get(service.id);
       if (block) {
         block.documents[at(tools, document)] = document;
       }
@@ -202,7 +205,7 @@ export function createToolSearch(catalogue: Pick<Catalogue, "byId">, logger: Log
   return search;
 }
 
-function at<T>(items: readonly T[], index: number): T {
+function at<T>(items: readonly (T | undefined)[], index: number): T {
   const item = items[index];
   if (item === undefined) {
     throw new RangeError(`no item ${index} of ${items.length}`);
