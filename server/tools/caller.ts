@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError, invalidArgument } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
@@ -43,13 +44,19 @@ export interface Caller {
 }
 
 export interface CallerOptions {
-  readonly registry: Registry;
+  readonly registry: Pick<Registry, "resolveTool">;
   readonly backends: readonly Backend[];
   readonly clock: Clock;
   readonly random?: () => number;
   /** The deadline of a call that names none, in milliseconds. */
   readonly defaultTimeoutMs: number;
 }
+
+/**
+ * How long results that are there already are handed on before everything else has its turn, in milliseconds. A backend
+ * that sends faster than its results are read would keep the process from noticing deadlines and from serving others.
+ */
+const TURN_MS = 10;
 
 export function createCaller({ registry, backends, clock, random, defaultTimeoutMs }: CallerOptions): Caller {
   const chooser = createInstanceChooser(random);
@@ -88,8 +95,13 @@ export function createCaller({ registry, backends, clock, random, defaultTimeout
           headers.set("x-request-id", call.requestId);
         }
         const invocation = { target: instance.target(), headers, timeoutMs, signal: timeout.signal };
+        let turnEnds = clock.monotonic() + TURN_MS;
         for await (const output of invoker.invoke(inputs, invocation)) {
           yield { kind: "result", output };
+          if (clock.monotonic() >= turnEnds) {
+            await setImmediate();
+            turnEnds = clock.monotonic() + TURN_MS;
+          }
         }
       } catch (error) {
         if (error instanceof DomainError) {

@@ -50,6 +50,11 @@ export function connectionLost(origin: string, cause: unknown): ConnectError {
   );
 }
 
+/** The server turned a call away unseen, and did so again. */
+export function refusesCalls(origin: string, cause?: unknown): ConnectError {
+  return new ConnectError(`${origin} refuses calls`, Code.Unavailable, undefined, undefined, cause);
+}
+
 /** Too many requests wait already, or one waited too long. */
 export function poolExhausted(origin: string, why: string): DomainError {
   return new DomainError({

@@ -178,6 +178,16 @@ describe("a unary gRPC call", () => {
       (stream) => respond(stream, { body: Buffer.from([0, 255, 255, 255, 255, 1]) }),
     ],
     [
+      "a message that is announced to be too large and does not come",
+      Code.ResourceExhausted,
+      "larger than configured",
+      (stream) => {
+        stream.respond({ ":status": 200, "content-type": "application/grpc" });
+        stream.write(Buffer.from([0, 255, 255]));
+        stream.write(Buffer.from([255, 255, 1]));
+      },
+    ],
+    [
       "a message that is too large",
       Code.ResourceExhausted,
       "larger than configured",
@@ -262,5 +272,19 @@ describe("a unary gRPC call", () => {
       }
     });
     expect(await call(url)).toMatchObject({ symbol: "ACME" });
+  });
+
+  it("fails with UNAVAILABLE when it is refused again and again, as a stream does", async () => {
+    const url = await serve((stream) => stream.close(http2.constants.NGHTTP2_REFUSED_STREAM));
+    const refused = { code: Code.Unavailable, rawMessage: `${url} refuses calls` };
+    expect(await failure(call(url))).toMatchObject(refused);
+
+    const target = { endpoint: url, protocol: Protocol.GRPC, headers: new Headers() };
+    const method = { ...getQuote, methodKind: "server_streaming" as const };
+    async function* request() {
+      yield {};
+    }
+    const opening = pool.transport(target).stream(method, undefined, 5_000, undefined, request());
+    expect(await failure(opening)).toMatchObject(refused);
   });
 });

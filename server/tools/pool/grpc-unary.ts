@@ -17,7 +17,7 @@ import {
 import { type Clock, MAX_TIMER_MS } from "@toolplane/framework";
 import { createTimeout } from "../timeout.ts";
 import type { Broker, Lease } from "./broker.ts";
-import { asConnectError } from "./errors.ts";
+import { asConnectError, refusesCalls } from "./errors.ts";
 import type { H2Link } from "./h2-link.ts";
 import { toHeaders } from "./node-headers.ts";
 import { outcomeOf, saysUnavailable, timedOut } from "./outcome.ts";
@@ -119,7 +119,7 @@ async function exchange(broker: Broker, route: Route, request: Request): Promise
       return result;
     }
     if (attempt === MAX_ATTEMPTS) {
-      throw new ConnectError(`${route.origin} refuses calls`, Code.Unavailable);
+      throw refusesCalls(route.origin);
     }
   }
 }
@@ -168,12 +168,15 @@ function send(link: H2Link, lease: Lease, request: Request): Promise<Exchange | 
   });
   stream.on("data", (chunk: Buffer) => {
     link.received();
+    const isHead = bytes < 5;
     bytes += chunk.byteLength;
-    if (bytes > request.maxBytes + 5) {
-      reject(tooLarge(bytes, request.maxBytes));
+    chunks.push(chunk);
+    // What is announced is not waited for when it is too large.
+    const size = Math.max(bytes - 5, isHead && answer && isGrpc(answer) ? announcedBytes(chunks) : 0);
+    if (size > request.maxBytes) {
+      chunks.length = 0;
+      reject(tooLarge(size, request.maxBytes));
       stream.close(http2.constants.NGHTTP2_CANCEL);
-    } else {
-      chunks.push(chunk);
     }
   });
   stream.on("trailers", (headers) => {
@@ -254,6 +257,17 @@ function tooLarge(bytes: number, maxBytes: number): ConnectError {
     `message size ${bytes} is larger than configured readMaxBytes ${maxBytes}`,
     Code.ResourceExhausted,
   );
+}
+
+/** False for answers of other servers, such as the pages of proxies. */
+function isGrpc(answer: http2.IncomingHttpHeaders): boolean {
+  return answer["content-type"]?.startsWith("application/grpc") ?? false;
+}
+
+/** The length of the message as the envelope's head tells it; 0 while that is incomplete. */
+function announcedBytes(chunks: readonly Buffer[]): number {
+  const head = Buffer.concat(chunks);
+  return head.byteLength < 5 ? 0 : head.readUInt32BE(1);
 }
 
 /** The one message of a response; undefined when there is none. */

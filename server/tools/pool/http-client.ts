@@ -8,7 +8,7 @@ import type {
 } from "@connectrpc/connect/protocol";
 import { createNodeHttpClient } from "@connectrpc/connect-node";
 import type { Broker, Lease } from "./broker.ts";
-import { asConnectError, connectionLost, http2Required } from "./errors.ts";
+import { asConnectError, connectionLost, http2Required, refusesCalls } from "./errors.ts";
 import type { H1Link } from "./h1-link.ts";
 import type { H2Link } from "./h2-link.ts";
 import { toHeaders } from "./node-headers.ts";
@@ -54,10 +54,14 @@ export function createPooledClient(
         replay?.forget();
         return response;
       } catch (error) {
-        const again =
-          error instanceof RefusedError && attempt < MAX_ATTEMPTS && replay?.replayable() !== false;
-        if (!again || request.signal?.aborted) {
-          throw error instanceof RefusedError ? error.cause : error;
+        if (!(error instanceof RefusedError)) {
+          throw error;
+        }
+        if (request.signal?.aborted) {
+          throw error.cause;
+        }
+        if (attempt === MAX_ATTEMPTS || replay?.replayable() === false) {
+          throw refusesCalls(route.origin, error.cause);
         }
       }
     }
