@@ -190,8 +190,8 @@ test("a service that is gone is not kept in memory", async () => {
   await expect
     .poll(() => {
       collectGarbage();
-      return gone.deref();
+      return gone.deref() === undefined;
     })
-    .toBeUndefined();
+    .toBe(true);
   expect(await names(search, "forecast")).toEqual(["kept.GetForecast"]);
 });
