@@ -12,7 +12,11 @@ import {
   ErrorInfoSchema,
   RetryInfoSchema,
 } from "@toolplane/gen/google/rpc/error_details_pb.js";
-import { HealthStatus, ServiceState } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import {
+  HealthStatus,
+  InstanceSchema,
+  ServiceState,
+} from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Streaming, type Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -125,6 +129,14 @@ beforeAll(async () => {
           latency: durationFromMs(3),
           time: timestampFromMs(0),
         })),
+      }),
+      registerService: () => ({
+        service: {
+          ...aService(),
+          instances: [
+            create(InstanceSchema, { id: "weather-0", endpoint: "http://a:1", health: HealthStatus.UNKNOWN }),
+          ],
+        },
       }),
       async *watchServices(_, { signal }) {
         yield { event: { case: "updated", value: aService() } };
@@ -266,6 +278,16 @@ describe("a wrong command line", () => {
         hints: ["Help: toolplane tools show --help"],
       },
     });
+  });
+});
+
+describe("register", () => {
+  it("shows the health of what was not checked yet", async () => {
+    const { code, stdout } = await run(["register", "weather", "a:1"]);
+    expect(code).toBe(ExitCode.ok);
+    expect(stdout).toMatch(
+      /^✓ Registered weather 1\.2\.0 in default: .*● ready\n {2}http:\/\/a:1 {2}gRPC {2}● healthy\n/,
+    );
   });
 });
 

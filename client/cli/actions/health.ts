@@ -53,8 +53,8 @@ async function checkNow(
     renderColumns(
       [
         { title: "SERVICE", minWidth: 12 },
-        { title: "VERSION" },
-        { title: "ENVIRONMENT" },
+        { title: "VERSION", optional: true },
+        { title: "ENVIRONMENT", optional: true },
         { title: "INSTANCE", minWidth: 16 },
         { title: "HEALTH" },
         { title: "LATENCY", align: "right" },
@@ -100,7 +100,7 @@ async function showHistory(
       [
         { title: "CHECKED" },
         { title: "SERVICE", minWidth: 12 },
-        { title: "VERSION" },
+        { title: "VERSION", optional: true },
         { title: "INSTANCE", minWidth: 16 },
         { title: "HEALTH" },
         { title: "LATENCY", align: "right" },

@@ -1,12 +1,16 @@
 import { randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Client } from "@connectrpc/connect";
 import {
   DeregisterServiceResponseSchema,
   RegisterServiceResponseSchema,
+  type RegistryService,
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import {
+  HealthStatus,
   type InstanceSpecSchema,
   Lifetime,
+  type Service,
   type ServiceSpecSchema,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { toDuration } from "../../tool-calls.ts";
@@ -50,13 +54,36 @@ export async function register(
     },
     { signal },
   );
-  await context.print(renderOffer(context, service, tools, "Registered"));
+  await context.print(
+    renderOffer(context, await withFirstCheck(registry, service, signal), tools, "Registered"),
+  );
   if (service.problems.length > 0) {
     await context.note(context.paintErr.dim(`\nOnce that is fixed: toolplane refresh ${service.name}`));
   }
   if (changes.length > 0) {
     await context.print(`\nCompared with before:\n${renderChanges(context, changes)}`);
   }
+}
+
+/** The service with the health of instances that were not checked yet, so that nobody has to ask again for it. */
+async function withFirstCheck(
+  registry: Client<typeof RegistryService>,
+  service: Service,
+  signal: AbortSignal,
+): Promise<Service> {
+  const { name, environment, version, problems } = service;
+  const isUnchecked = service.instances.some(({ health }) => health === HealthStatus.UNKNOWN);
+  // What could not be learnt from is known to have a problem, which is shown.
+  if (!isUnchecked || problems.length > 0) return service;
+  const { checks } = await registry.checkHealth({ filter: { name, environment, version } }, { signal });
+  const byInstance = new Map(checks.map((check) => [check.instanceId, check]));
+  const instances = service.instances.map((instance) => {
+    const check = byInstance.get(instance.id);
+    return check === undefined
+      ? instance
+      : { ...instance, health: check.status, healthMessage: check.message };
+  });
+  return { ...service, instances };
 }
 
 async function toRequest(

@@ -89,12 +89,12 @@ function renderServices(context: Context, services: readonly Service[]): string 
     [
       { title: "SERVICE", minWidth: 12 },
       { title: "VERSION" },
-      { title: "ENVIRONMENT" },
+      { title: "ENVIRONMENT", optional: true },
       { title: "STATE" },
       { title: "INSTANCES" },
       { title: "TOOLS", align: "right" },
-      { title: "CHANGED" },
-      { title: "TAGS", minWidth: 6 },
+      { title: "CHANGED", optional: true },
+      { title: "TAGS", minWidth: 6, optional: true },
     ],
     services.map((service) => [
       { text: service.name, style: paint.bold },

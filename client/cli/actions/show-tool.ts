@@ -7,7 +7,7 @@ import { renderColumns } from "../output/columns.ts";
 import { renderFacts, section } from "../output/facts.ts";
 import { formatDuration } from "../output/format.ts";
 import { answersWithStream, streamingName, takesStream, toolKindName } from "../output/states.ts";
-import { oneLine, printable, wrap } from "../output/text-width.ts";
+import { oneLine, printable, proseWidth, wrap } from "../output/text-width.ts";
 import { exampleCall } from "../schema/example-call.ts";
 import { schemaRows, wholeValue } from "../schema/schema-rows.ts";
 
@@ -38,7 +38,7 @@ function renderTool(context: Context, tool: Tool): string {
   return [
     `${paint.bold(title)}${tool.deprecated ? paint.yellow("  deprecated") : ""}`,
     ...warning,
-    ...(description === "" ? [] : wrap(description, 88).map((line) => `  ${line}`)),
+    ...(description === "" ? [] : wrap(description, proseWidth(context)).map((line) => `  ${line}`)),
     "",
     renderFacts(paint, [
       ["Name", tool.name],

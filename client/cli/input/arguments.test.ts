@@ -138,6 +138,8 @@ describe("the arguments of a call", () => {
     [["days:=1e999"], /too large/],
     [["@/does/not/exist"], /there is no such file/],
     [["-"], /Stdin is empty/],
+    [[`place:=${"[".repeat(101)}${"]".repeat(101)}`], /nested more than 100 levels deep/],
+    [[`${'{"a":'.repeat(50_000)}1${"}".repeat(50_000)}`], /nested more than 100 levels deep/],
     [["5"], /must be a JSON object/],
     [['"Berlin"'], /must be a JSON object/],
   ])("refuse %j", async (words, message) => {

@@ -8,10 +8,23 @@ import { UsageError } from "../usage-error.ts";
 export function parseJson(text: string, what: string): JsonValue {
   if (text.trim() === "") throw new UsageError(`${what} is empty, and was to be JSON`);
   try {
-    return JSON.parse(text, keepDigits);
+    const value: JsonValue = JSON.parse(text, keepDigits);
+    if (isDeeper(value, MAX_DEPTH)) throw new RangeError();
+    return value;
   } catch (error) {
+    // The parser itself runs out of stack on even deeper ones.
+    if (error instanceof RangeError)
+      throw new UsageError(`${what} is nested more than ${MAX_DEPTH} levels deep`);
     throw new UsageError(`${what} is not JSON: ${error instanceof Error ? error.message : String(error)}`);
   }
+}
+
+/** Protobuf reads messages up to 100 levels deep, of which every level of JSON takes at least one. */
+const MAX_DEPTH = 100;
+
+function isDeeper(value: JsonValue, depth: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return depth === 0 || Object.values(value).some((each) => isDeeper(each, depth - 1));
 }
 
 export function parseJsonObject(text: string, what: string): JsonObject {

@@ -77,15 +77,15 @@ function renderTable(terminal: Terminal, services: readonly MonitoredService[]):
   return renderColumns(
     [
       { title: "SERVICE", minWidth: 10 },
-      { title: "VERSION", minWidth: 5 },
-      { title: "ENVIRONMENT", minWidth: 7 },
+      { title: "VERSION", minWidth: 5, optional: true },
+      { title: "ENVIRONMENT", minWidth: 7, optional: true },
       { title: "STATE" },
       { title: "INSTANCES" },
       { title: "TOOLS", align: "right" },
       { title: "LATENCY", align: "right" },
       { title: "" },
       { title: `CHANGES IN ${formatMs(SPAN_MS * bars).toUpperCase()}` },
-      { title: "CHANGED" },
+      { title: "CHANGED", optional: true },
     ],
     services.map(({ service, changes, latencies }) => [
       { text: service.name, style: paint.bold },

@@ -27,6 +27,14 @@ describe("renderColumns", () => {
     expect(renderColumns(columns, rows, { ...plain, width: 10 })).toContain("a-rat…  does so…  0123456789");
   });
 
+  it("leaves out what is optional where even the least widths do not fit", () => {
+    const columns = [{ title: "NAME" }, { title: "ZONE", optional: true }, { title: "AGE", optional: true }];
+    const title = (width: number) =>
+      renderColumns(columns, [["a", "b", "c"]], { ...plain, width }).split("\n")[0];
+    expect([15, 14, 9].map(title)).toEqual(["NAME  ZONE  AGE", "NAME  ZONE", "NAME"]);
+    expect(title(2)).toBe("NAME");
+  });
+
   it("continues the last column below where it may wrap", () => {
     const columns = [{ title: "NAME" }, { title: "WHAT", minWidth: 8, wraps: true }];
     const rows = [

@@ -10,6 +10,8 @@ export interface Column {
   readonly align?: "left" | "right";
   /** The narrowest that the column may become when the terminal is too small. Unset: it keeps its width. */
   readonly minWidth?: number;
+  /** Left out where the terminal is too narrow for all, the last such column first. */
+  readonly optional?: boolean;
   /** Text that is too long goes on below instead of being cut. For the last column. */
   readonly wraps?: boolean;
 }
@@ -32,16 +34,16 @@ export function renderColumns(
   options: ColumnsOptions,
 ): string {
   const indent = options.indent ?? "";
-  const shown = columns
+  const width = options.width === undefined ? undefined : options.width - textWidth(indent);
+  const filled = columns
     .map((column, index) => ({ column, cells: rows.map((row) => toCell(row[index] ?? "")) }))
-    .filter(({ cells }) => cells.some(({ text }) => text !== ""));
-  const widths = fit(
-    shown.map(({ column, cells }) => ({
-      natural: Math.max(textWidth(column.title), ...cells.map(({ text }) => textWidth(text))),
-      least: column.minWidth,
-    })),
-    options.width === undefined ? undefined : options.width - textWidth(indent),
-  );
+    .filter(({ cells }) => cells.some(({ text }) => text !== ""))
+    .map(({ column, cells }) => {
+      const natural = Math.max(textWidth(column.title), ...cells.map(({ text }) => textWidth(text)));
+      return { column, cells, natural, least: column.minWidth };
+    });
+  const shown = dropOptional(filled, width);
+  const widths = fit(shown, width);
   const line = (cells: readonly { text: string; style: Formatter }[]) =>
     (
       indent + cells.map((cell, index) => place(cell, widths[index] ?? 0, shown[index]?.column)).join(GAP)
@@ -85,6 +87,19 @@ function place(cell: { text: string; style: Formatter }, width: number, column: 
   const padding = " ".repeat(Math.max(0, width - textWidth(text)));
   const styled = text === "" ? "" : cell.style(text);
   return column?.align === "right" ? padding + styled : styled + padding;
+}
+
+function dropOptional<C extends { column: Column; natural: number; least: number | undefined }>(
+  columns: readonly C[],
+  width: number | undefined,
+): readonly C[] {
+  const least = columns.reduce(
+    (sum, { natural, least = natural }) => sum + Math.min(natural, least),
+    GAP.length * (columns.length - 1),
+  );
+  if (width === undefined || least <= width) return columns;
+  const last = columns.findLastIndex(({ column }) => column.optional === true);
+  return last < 0 ? columns : dropOptional(columns.toSpliced(last, 1), width);
 }
 
 /** Takes what is missing from the widest column that may still give, until everything fits or nothing may give. */

@@ -10,7 +10,7 @@ import { renderColumns } from "./columns.ts";
 import { renderFacts, section } from "./facts.ts";
 import { formatAge, formatDuration } from "./format.ts";
 import { healthStatus, protocolName, serviceState } from "./states.ts";
-import { oneLine, printable, wrap } from "./text-width.ts";
+import { oneLine, printable, proseWidth, wrap } from "./text-width.ts";
 
 /** Everything about one service. */
 export function renderService(terminal: Terminal, service: Service): string {
@@ -20,7 +20,7 @@ export function renderService(terminal: Terminal, service: Service): string {
   const description = printable(service.description.trim());
   return [
     `${paint.bold(oneLine(service.title || service.name))}  ${state.style(state.text)}`,
-    ...(description === "" ? [] : wrap(description, 88).map((line) => `  ${line}`)),
+    ...(description === "" ? [] : wrap(description, proseWidth(terminal)).map((line) => `  ${line}`)),
     "",
     renderFacts(paint, [
       ["Name", `${service.name} ${service.version} in ${service.environment}`],
@@ -54,10 +54,10 @@ function renderInstances(terminal: Terminal, service: Service): string {
     [
       { title: "INSTANCE", minWidth: 16 },
       { title: "ENDPOINT", minWidth: 16 },
-      { title: "PROTOCOL" },
+      { title: "PROTOCOL", optional: true },
       { title: "HEALTH" },
-      { title: "CHECKED" },
-      { title: "LEASE" },
+      { title: "CHECKED", optional: true },
+      { title: "LEASE", optional: true },
       { title: "MESSAGE", minWidth: 12 },
     ],
     service.instances.map((instance) => [

@@ -1,3 +1,5 @@
+import type { Output } from "../io.ts";
+
 const graphemes = new Intl.Segmenter();
 
 const ASCII = /^[\x20-\x7e]*$/;
@@ -42,6 +44,11 @@ export function wrap(text: string, width: number): string[] {
     }
     return [...lines, line];
   });
+}
+
+/** How wide a paragraph below an indent of 2 is set: as the terminal allows, and no wider than reads well. */
+export function proseWidth({ io }: { readonly io: { readonly stdout: Output } }): number {
+  return io.stdout.isTTY === true ? Math.max(Math.min(88, (io.stdout.columns ?? 80) - 2), 20) : 88;
 }
 
 function graphemeWidth(grapheme: string): number {

@@ -12,7 +12,7 @@ export function renderTools(terminal: Terminal, tools: readonly Tool[]): string 
       { title: "TOOL", minWidth: 24 },
       { title: "CALL" },
       { title: "WHAT IT DOES", minWidth: 24 },
-      { title: "TAGS", minWidth: 6 },
+      { title: "TAGS", minWidth: 6, optional: true },
     ],
     tools.map((tool) => [
       { text: tool.alias || tool.name, style: tool.problem === undefined ? paint.bold : paint.dim },
