@@ -19,7 +19,7 @@ export interface ToolServiceOptions {
   readonly clock: Clock;
   /** How many calls of one CallTools request run at once when it names no number. */
   readonly defaultConcurrency: number;
-  /** The largest result of CallTool in bytes, over all messages of a stream. */
+  /** The largest result in bytes; what CallTool gathers from a stream counts as one. */
   readonly maxResultBytes: number;
 }
 
@@ -55,7 +55,12 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
           progress.follow(event);
           yield event.kind === "started"
             ? { event: { case: "started", value: progress.info() } }
-            : { event: { case: "result", value: toResult(event.output, progress.typed) } };
+            : {
+                event: {
+                  case: "result",
+                  value: toResult(event.output, progress.typed, options.maxResultBytes),
+                },
+              };
         }
         yield { event: { case: "finished", value: progress.info() } };
       },
