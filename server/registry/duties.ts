@@ -1,3 +1,4 @@
+import type { Clock } from "@toolplane/framework";
 import type { Logger } from "pino";
 import type { CatalogueChange } from "./catalogue.ts";
 import type { Monitor } from "./health/monitor.ts";
@@ -8,8 +9,15 @@ import type { Refresher } from "./refresher.ts";
 /** How often what nobody needs is forgotten, in turns of the keeper, which come every second. */
 const TURNS_BETWEEN_HOUSEKEEPING = 600;
 
+/**
+ * After a longer time between two turns, the process was stopped, its machine slept or its clock was set: renewals that
+ * were sent meanwhile wait to be read.
+ */
+const MAX_GAP_MS = 10_000;
+
 export interface DutiesOptions {
   readonly leases: LeaseStore;
+  readonly clock: Clock;
   readonly logger: Logger;
   startMonitor(): Monitor;
   startRefresher(): Refresher;
@@ -24,6 +32,7 @@ export interface KeeperDuties extends Duties {
 
 export function createDuties({
   leases,
+  clock,
   logger,
   startMonitor,
   startRefresher,
@@ -32,6 +41,21 @@ export function createDuties({
   let monitor: Monitor | undefined;
   let refresher: Refresher | undefined;
   let turns = 0;
+  let lastTurn = 0;
+
+  /** While nobody kept house, perhaps nobody could renew: each instance gets its full time from now on. */
+  async function startLeasesAnew(): Promise<void> {
+    await leases.renewAll();
+    lastTurn = clock.now();
+  }
+
+  async function endLeases(): Promise<void> {
+    const expired = await leases.expire();
+    lastTurn = clock.now();
+    if (expired.length > 0) {
+      logger.info({ instances: expired.slice(0, 20), count: expired.length }, "leases ran out");
+    }
+  }
 
   return {
     follow(changes) {
@@ -39,17 +63,13 @@ export function createDuties({
       refresher?.follow(changes);
     },
     async begin() {
-      // While nobody kept house, perhaps nobody could renew: each instance gets its full time from now on.
-      await leases.renewAll();
+      await startLeasesAnew();
       turns = 0;
       monitor = startMonitor();
       refresher = startRefresher();
     },
     async turn() {
-      const expired = await leases.expire();
-      if (expired.length > 0) {
-        logger.info({ instances: expired.slice(0, 20), count: expired.length }, "leases ran out");
-      }
+      await (clock.now() - lastTurn > MAX_GAP_MS ? startLeasesAnew() : endLeases());
       if (turns++ % TURNS_BETWEEN_HOUSEKEEPING === 0) {
         try {
           await keepHouse();

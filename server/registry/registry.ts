@@ -168,6 +168,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
   const health = createHealthChecks(catalogue, checker, history);
   const duties = createDuties({
     leases: leaseStore,
+    clock,
     logger,
     startMonitor: () =>
       startMonitor({ catalogue, checker, clock, logger, random, intervalMs: options.health.intervalMs }),
