@@ -6,7 +6,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { HealthCheck, HealthStatus, InstanceSpec, Service, ServiceSpec } from "./service_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { SchemaChange, Tool } from "./tool_pb.js";
+import type { SchemaChange, SchemaProfile, Tool } from "./tool_pb.js";
 
 /**
  * Describes the file toolplane/registry/v1/registry_service.proto.
@@ -555,6 +555,20 @@ export declare type ToolFilter = Message<"toolplane.registry.v1.ToolFilter"> & {
    * @generated from field: repeated string tags = 4;
    */
   tags: string[];
+
+  /**
+   * Part of the name, in any case.
+   *
+   * @generated from field: string name = 5;
+   */
+  name: string;
+
+  /**
+   * The health that at least one instance of the service must have.
+   *
+   * @generated from field: toolplane.registry.v1.HealthStatus health = 6;
+   */
+  health: HealthStatus;
 };
 
 /**
@@ -596,6 +610,13 @@ export declare type ListToolsRequest = Message<"toolplane.registry.v1.ListToolsR
    * @generated from field: string page_token = 4;
    */
   pageToken: string;
+
+  /**
+   * Whom the schemas are for. Unset: the exact schemas.
+   *
+   * @generated from field: toolplane.registry.v1.SchemaProfile schema_profile = 5;
+   */
+  schemaProfile: SchemaProfile;
 };
 
 /**
@@ -671,6 +692,13 @@ export declare type SearchToolsRequest = Message<"toolplane.registry.v1.SearchTo
    * @generated from field: int32 page_size = 4;
    */
   pageSize: number;
+
+  /**
+   * Whom the schemas are for. Unset: the exact schemas.
+   *
+   * @generated from field: toolplane.registry.v1.SchemaProfile schema_profile = 5;
+   */
+  schemaProfile: SchemaProfile;
 };
 
 /**
@@ -752,6 +780,13 @@ export declare type GetToolRequest = Message<"toolplane.registry.v1.GetToolReque
    * @generated from field: string version = 3;
    */
   version: string;
+
+  /**
+   * Whom the schemas are for. Unset: the exact schemas.
+   *
+   * @generated from field: toolplane.registry.v1.SchemaProfile schema_profile = 4;
+   */
+  schemaProfile: SchemaProfile;
 };
 
 /**
@@ -839,6 +874,20 @@ export declare type ListHealthChecksRequest = Message<"toolplane.registry.v1.Lis
    * @generated from field: string instance_id = 2;
    */
   instanceId: string;
+
+  /**
+   * Only checks that ended at this time or later.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 5;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Only checks that ended before this time.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 6;
+   */
+  endTime?: Timestamp | undefined;
 
   /**
    * At most so many, up to 1,000. Unset: 100.

@@ -101,9 +101,9 @@ export declare const ServiceSpecSchema: GenMessage<ServiceSpec>;
  */
 export declare type InstanceSpec = Message<"toolplane.registry.v1.InstanceSpec"> & {
   /**
-   * Identifies the copy among all instances. Registering it again, also with another version, replaces it; while it is
-   * registered, another service cannot use it. Unset: derived from service and
-   * endpoint, so that the same address registers once.
+   * Identifies the copy among the instances of all services. Registering it again, also with another version of the
+   * service, replaces it; while one service has it, another is refused with ALREADY_EXISTS. Unset: derived from service
+   * and endpoint, so that the same address registers once.
    *
    * @generated from field: string id = 1;
    */

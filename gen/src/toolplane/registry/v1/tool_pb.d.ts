@@ -138,6 +138,14 @@ export declare type Tool = Message<"toolplane.registry.v1.Tool"> & {
    * @generated from field: toolplane.registry.v1.Problem problem = 17;
    */
   problem?: Problem | undefined;
+
+  /**
+   * The name to give to a language model: it begins with a letter and has at most 64 letters, digits, `_` and `-`. No two
+   * tools share one. Calls take `name`.
+   *
+   * @generated from field: string provider_name = 18;
+   */
+  providerName: string;
 };
 
 /**
@@ -193,6 +201,46 @@ export declare type SchemaChange = Message<"toolplane.registry.v1.SchemaChange">
  * Use `create(SchemaChangeSchema)` to create a new message.
  */
 export declare const SchemaChangeSchema: GenMessage<SchemaChange>;
+
+/**
+ * Whom a schema is for. The providers of language models refuse some shapes that JSON Schema allows.
+ *
+ * @generated from enum toolplane.registry.v1.SchemaProfile
+ */
+export enum SchemaProfile {
+  /**
+   * The exact schema.
+   *
+   * @generated from enum value: SCHEMA_PROFILE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * What the Anthropic API accepts.
+   *
+   * @generated from enum value: SCHEMA_PROFILE_ANTHROPIC = 1;
+   */
+  ANTHROPIC = 1,
+
+  /**
+   * What the OpenAI API, and servers that follow it, accept.
+   *
+   * @generated from enum value: SCHEMA_PROFILE_OPENAI = 2;
+   */
+  OPENAI = 2,
+
+  /**
+   * What the Gemini API accepts.
+   *
+   * @generated from enum value: SCHEMA_PROFILE_GEMINI = 3;
+   */
+  GEMINI = 3,
+}
+
+/**
+ * Describes the enum toolplane.registry.v1.SchemaProfile.
+ */
+export declare const SchemaProfileSchema: GenEnum<SchemaProfile>;
 
 /**
  * What stands behind a tool.

@@ -10,7 +10,7 @@ import { file_toolplane_registry_v1_service } from "./service_pb.js";
  * Describes the file toolplane/registry/v1/tool.proto.
  */
 export const file_toolplane_registry_v1_tool = /*@__PURE__*/
-  fileDesc("CiB0b29scGxhbmUvcmVnaXN0cnkvdjEvdG9vbC5wcm90bxIVdG9vbHBsYW5lLnJlZ2lzdHJ5LnYxIpAECgRUb29sEgwKBG5hbWUYASABKAkSDQoFYWxpYXMYAiABKAkSDwoHc2VydmljZRgDIAEoCRITCgtlbnZpcm9ubWVudBgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEg0KBXRpdGxlGAYgASgJEhMKC2Rlc2NyaXB0aW9uGAcgASgJEgwKBHRhZ3MYCCADKAkSLQoEa2luZBgJIAEoDjIfLnRvb2xwbGFuZS5yZWdpc3RyeS52MS5Ub29sS2luZBIzCglzdHJlYW1pbmcYCiABKA4yIC50b29scGxhbmUucmVnaXN0cnkudjEuU3RyZWFtaW5nEjcKC2lkZW1wb3RlbmN5GAsgASgOMiIudG9vbHBsYW5lLnJlZ2lzdHJ5LnYxLklkZW1wb3RlbmN5EhMKC3NvdXJjZV9uYW1lGAwgASgJEi0KDGlucHV0X3NjaGVtYRgNIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgOIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLAoJY2FjaGVfdHRsGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCmRlcHJlY2F0ZWQYECABKAgSLwoHcHJvYmxlbRgRIAEoCzIeLnRvb2xwbGFuZS5yZWdpc3RyeS52MS5Qcm9ibGVtIoQBCgxTY2hlbWFDaGFuZ2USDAoEdG9vbBgBIAEoCRIMCgRwYXRoGAIgASgJEjUKBGtpbmQYAyABKA4yJy50b29scGxhbmUucmVnaXN0cnkudjEuU2NoZW1hQ2hhbmdlS2luZBIQCghicmVha2luZxgEIAEoCBIPCgdtZXNzYWdlGAUgASgJKkwKCFRvb2xLaW5kEhkKFVRPT0xfS0lORF9VTlNQRUNJRklFRBAAEhEKDVRPT0xfS0lORF9SUEMQARISCg5UT09MX0tJTkRfSFRUUBACKnsKCVN0cmVhbWluZxIZChVTVFJFQU1JTkdfVU5TUEVDSUZJRUQQABITCg9TVFJFQU1JTkdfVU5BUlkQARIUChBTVFJFQU1JTkdfU0VSVkVSEAISFAoQU1RSRUFNSU5HX0NMSUVOVBADEhIKDlNUUkVBTUlOR19CSURJEAQqZwoLSWRlbXBvdGVuY3kSGwoXSURFTVBPVEVOQ1lfVU5TUEVDSUZJRUQQABIfChtJREVNUE9URU5DWV9OT19TSURFX0VGRkVDVFMQARIaChZJREVNUE9URU5DWV9JREVNUE9URU5UEAIqlAEKEFNjaGVtYUNoYW5nZUtpbmQSIgoeU0NIRU1BX0NIQU5HRV9LSU5EX1VOU1BFQ0lGSUVEEAASHAoYU0NIRU1BX0NIQU5HRV9LSU5EX0FEREVEEAESHgoaU0NIRU1BX0NIQU5HRV9LSU5EX1JFTU9WRUQQAhIeChpTQ0hFTUFfQ0hBTkdFX0tJTkRfQ0hBTkdFRBADYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_toolplane_registry_v1_service]);
+  fileDesc("CiB0b29scGxhbmUvcmVnaXN0cnkvdjEvdG9vbC5wcm90bxIVdG9vbHBsYW5lLnJlZ2lzdHJ5LnYxIqcECgRUb29sEgwKBG5hbWUYASABKAkSDQoFYWxpYXMYAiABKAkSDwoHc2VydmljZRgDIAEoCRITCgtlbnZpcm9ubWVudBgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEg0KBXRpdGxlGAYgASgJEhMKC2Rlc2NyaXB0aW9uGAcgASgJEgwKBHRhZ3MYCCADKAkSLQoEa2luZBgJIAEoDjIfLnRvb2xwbGFuZS5yZWdpc3RyeS52MS5Ub29sS2luZBIzCglzdHJlYW1pbmcYCiABKA4yIC50b29scGxhbmUucmVnaXN0cnkudjEuU3RyZWFtaW5nEjcKC2lkZW1wb3RlbmN5GAsgASgOMiIudG9vbHBsYW5lLnJlZ2lzdHJ5LnYxLklkZW1wb3RlbmN5EhMKC3NvdXJjZV9uYW1lGAwgASgJEi0KDGlucHV0X3NjaGVtYRgNIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgOIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLAoJY2FjaGVfdHRsGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCmRlcHJlY2F0ZWQYECABKAgSLwoHcHJvYmxlbRgRIAEoCzIeLnRvb2xwbGFuZS5yZWdpc3RyeS52MS5Qcm9ibGVtEhUKDXByb3ZpZGVyX25hbWUYEiABKAkihAEKDFNjaGVtYUNoYW5nZRIMCgR0b29sGAEgASgJEgwKBHBhdGgYAiABKAkSNQoEa2luZBgDIAEoDjInLnRvb2xwbGFuZS5yZWdpc3RyeS52MS5TY2hlbWFDaGFuZ2VLaW5kEhAKCGJyZWFraW5nGAQgASgIEg8KB21lc3NhZ2UYBSABKAkqgwEKDVNjaGVtYVByb2ZpbGUSHgoaU0NIRU1BX1BST0ZJTEVfVU5TUEVDSUZJRUQQABIcChhTQ0hFTUFfUFJPRklMRV9BTlRIUk9QSUMQARIZChVTQ0hFTUFfUFJPRklMRV9PUEVOQUkQAhIZChVTQ0hFTUFfUFJPRklMRV9HRU1JTkkQAypMCghUb29sS2luZBIZChVUT09MX0tJTkRfVU5TUEVDSUZJRUQQABIRCg1UT09MX0tJTkRfUlBDEAESEgoOVE9PTF9LSU5EX0hUVFAQAip7CglTdHJlYW1pbmcSGQoVU1RSRUFNSU5HX1VOU1BFQ0lGSUVEEAASEwoPU1RSRUFNSU5HX1VOQVJZEAESFAoQU1RSRUFNSU5HX1NFUlZFUhACEhQKEFNUUkVBTUlOR19DTElFTlQQAxISCg5TVFJFQU1JTkdfQklESRAEKmcKC0lkZW1wb3RlbmN5EhsKF0lERU1QT1RFTkNZX1VOU1BFQ0lGSUVEEAASHwobSURFTVBPVEVOQ1lfTk9fU0lERV9FRkZFQ1RTEAESGgoWSURFTVBPVEVOQ1lfSURFTVBPVEVOVBACKpQBChBTY2hlbWFDaGFuZ2VLaW5kEiIKHlNDSEVNQV9DSEFOR0VfS0lORF9VTlNQRUNJRklFRBAAEhwKGFNDSEVNQV9DSEFOR0VfS0lORF9BRERFRBABEh4KGlNDSEVNQV9DSEFOR0VfS0lORF9SRU1PVkVEEAISHgoaU0NIRU1BX0NIQU5HRV9LSU5EX0NIQU5HRUQQA2IGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_toolplane_registry_v1_service]);
 
 /**
  * Describes the message toolplane.registry.v1.Tool.
@@ -27,10 +27,24 @@ export const SchemaChangeSchema = /*@__PURE__*/
   messageDesc(file_toolplane_registry_v1_tool, 1);
 
 /**
+ * Describes the enum toolplane.registry.v1.SchemaProfile.
+ */
+export const SchemaProfileSchema = /*@__PURE__*/
+  enumDesc(file_toolplane_registry_v1_tool, 0);
+
+/**
+ * Whom a schema is for. The providers of language models refuse some shapes that JSON Schema allows.
+ *
+ * @generated from enum toolplane.registry.v1.SchemaProfile
+ */
+export const SchemaProfile = /*@__PURE__*/
+  tsEnum(SchemaProfileSchema);
+
+/**
  * Describes the enum toolplane.registry.v1.ToolKind.
  */
 export const ToolKindSchema = /*@__PURE__*/
-  enumDesc(file_toolplane_registry_v1_tool, 0);
+  enumDesc(file_toolplane_registry_v1_tool, 1);
 
 /**
  * What stands behind a tool.
@@ -44,7 +58,7 @@ export const ToolKind = /*@__PURE__*/
  * Describes the enum toolplane.registry.v1.Streaming.
  */
 export const StreamingSchema = /*@__PURE__*/
-  enumDesc(file_toolplane_registry_v1_tool, 1);
+  enumDesc(file_toolplane_registry_v1_tool, 2);
 
 /**
  * How messages flow between caller and tool.
@@ -58,7 +72,7 @@ export const Streaming = /*@__PURE__*/
  * Describes the enum toolplane.registry.v1.Idempotency.
  */
 export const IdempotencySchema = /*@__PURE__*/
-  enumDesc(file_toolplane_registry_v1_tool, 2);
+  enumDesc(file_toolplane_registry_v1_tool, 3);
 
 /**
  * Whether repeating a call is harmless.
@@ -72,7 +86,7 @@ export const Idempotency = /*@__PURE__*/
  * Describes the enum toolplane.registry.v1.SchemaChangeKind.
  */
 export const SchemaChangeKindSchema = /*@__PURE__*/
-  enumDesc(file_toolplane_registry_v1_tool, 3);
+  enumDesc(file_toolplane_registry_v1_tool, 4);
 
 /**
  * What changed in a tool's schema.
