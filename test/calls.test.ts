@@ -9,6 +9,9 @@ import {
   ErrorInfoSchema,
   ResourceInfoSchema,
 } from "@toolplane/gen/google/rpc/error_details_pb.js";
+import { ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
+import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { SchemaProfile } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import {
   AnalyzeTextRequestSchema,
@@ -310,3 +313,28 @@ test("the server's own services are tools too", async () => {
 function untilAborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
 }
+
+test("schemas and names are there in the form that a provider of language models takes", async () => {
+  const whole = "text.examples.text.v1.TextService.AnalyzeText";
+  const exact = await toolplane.registry.getTool({ name: "text.AnalyzeText" });
+  expect(exact.tool?.name).toBe(whole);
+  expect(exact.tool?.inputSchema).toHaveProperty("$schema");
+  const { tools } = await toolplane.registry.listTools({
+    filter: { service: "text" },
+    view: ToolView.FULL,
+    schemaProfile: SchemaProfile.GEMINI,
+  });
+  for (const { providerName, inputSchema } of tools) {
+    expect(providerName).toMatch(/^[a-zA-Z][a-zA-Z0-9_-]{0,63}$/);
+    expect(inputSchema).not.toHaveProperty("$schema");
+    expect(inputSchema).toMatchObject({ type: "object", properties: { text: { type: "string" } } });
+  }
+  expect(new Set(tools.map(({ providerName }) => providerName)).size).toBe(tools.length);
+});
+
+test("tools are listed by a part of their names, and by the health of their service", async () => {
+  const namesOf = async (filter: { name?: string; health?: HealthStatus }) =>
+    (await toolplane.registry.listTools({ filter })).tools.map(({ alias }) => alias);
+  expect(await namesOf({ name: "textservice.grade" })).toEqual(["text.GradeSentences"]);
+  expect(await namesOf({ name: "text.", health: HealthStatus.UNHEALTHY })).toEqual([]);
+});

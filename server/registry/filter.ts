@@ -1,6 +1,7 @@
 import type { ServiceFilter, ToolFilter } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Catalogue, CatalogueService } from "./catalogue.ts";
+import type { ToolSet } from "./tool-set.ts";
 
 /** Whether a service is meant. Made once per request. */
 export type ServicePredicate = (service: CatalogueService) => boolean;
@@ -16,7 +17,7 @@ export function servicePredicate(filter: ServiceFilter | undefined): ServicePred
     (environment === "" || service.environment === environment) &&
     (version === "" || service.version === version) &&
     tags.every((tag) => service.spec.tags.includes(tag)) &&
-    (health === HealthStatus.UNSPECIFIED || service.instances.some((instance) => instance.health === health));
+    hasHealth(service, health);
 }
 
 export interface ToolPredicate {
@@ -24,18 +25,27 @@ export interface ToolPredicate {
   service: ServicePredicate;
   /** Whether all tools of such a service are meant. */
   readonly everyTool: boolean;
-  /** Whether the tool with these tags of its own is meant, given that its service is. */
-  tool(service: CatalogueService, ownTags: readonly string[]): boolean;
+  /** Whether the tool at this place of the service's tools is meant, given that its service is. */
+  tool(service: CatalogueService, tools: ToolSet, index: number): boolean;
 }
 
 export function toolPredicate(catalogue: Catalogue, filter: ToolFilter | undefined): ToolPredicate {
-  const { service: name = "", environment = "", version = "", tags = [] } = filter ?? {};
+  const { service: serviceName = "", environment = "", version = "", tags = [] } = filter ?? {};
+  const health = filter?.health ?? HealthStatus.UNSPECIFIED;
+  const part = filter?.name.toLowerCase() ?? "";
   return {
     service: (service) =>
-      (name === "" || service.name === name) &&
+      (serviceName === "" || service.name === serviceName) &&
+      hasHealth(service, health) &&
       (environment === "" || service.environment === environment) &&
       (version === "" ? catalogue.isHighest(service) : service.version === version),
-    everyTool: tags.length === 0,
-    tool: (service, ownTags) => tags.every((tag) => ownTags.includes(tag) || service.spec.tags.includes(tag)),
+    everyTool: tags.length === 0 && part === "",
+    tool: (service, tools, index) =>
+      tags.every((tag) => tools.tags[index]?.includes(tag) || service.spec.tags.includes(tag)) &&
+      (part === "" || `${service.name}.${tools.names[index]}`.toLowerCase().includes(part)),
   };
+}
+
+function hasHealth({ instances }: CatalogueService, health: HealthStatus): boolean {
+  return health === HealthStatus.UNSPECIFIED || instances.some((instance) => instance.health === health);
 }

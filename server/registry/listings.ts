@@ -8,7 +8,7 @@ import type { Service } from "@toolplane/gen/toolplane/registry/v1/service_pb.js
 import type { Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Catalogue, CatalogueService } from "./catalogue.ts";
 import { servicePredicate, type ToolPredicate, toolPredicate } from "./filter.ts";
-import { toService, toTool } from "./messages.ts";
+import { type ToolShape, toService, toTool } from "./messages.ts";
 import { pageTokens } from "./page-token.ts";
 import type { ToolLocation } from "./resolve.ts";
 import { compareKeys, type ServiceKey } from "./service-key.ts";
@@ -52,7 +52,12 @@ export function listServices(
 
 export function listTools(
   catalogue: Catalogue,
-  { filter, view, pageSize, pageToken }: Pick<ListToolsRequest, "filter" | "view" | "pageSize" | "pageToken">,
+  {
+    filter,
+    pageSize,
+    pageToken,
+    ...shape
+  }: Pick<ListToolsRequest, "filter" | "pageSize" | "pageToken"> & ToolShape,
 ): Page<Tool> {
   const tokens = pageTokens("tools", 4, ToolFilterSchema, filter);
   const after = readToolPosition(tokens.read(pageToken));
@@ -81,7 +86,7 @@ export function listTools(
   const shown = page.slice(0, wanted);
   const last = shown.at(-1);
   return {
-    items: shown.map(({ service, tools, index }) => toTool(service, tools, index, view)),
+    items: shown.map(({ service, tools, index }) => toTool(service, tools, index, shape)),
     nextPageToken: more && last ? tokens.write(writeToolPosition(positionOf(last))) : "",
     totalSize,
   };
@@ -118,13 +123,8 @@ function countTools(service: CatalogueService, matches: ToolPredicate): number {
   if (matches.everyTool) {
     return service.tools?.names.length ?? 0;
   }
-  let count = 0;
-  for (const tags of service.tools?.tags ?? []) {
-    if (matches.tool(service, tags)) {
-      count++;
-    }
-  }
-  return count;
+  const { tools } = service;
+  return tools?.names.filter((_, index) => matches.tool(service, tools, index)).length ?? 0;
 }
 
 /** The tools of services that share a name, ordered by name. */
@@ -132,8 +132,8 @@ function toolsByName(group: readonly CatalogueService[], matches: ToolPredicate)
   const found: ToolLocation[] = [];
   for (const service of group) {
     const { tools } = service;
-    for (const [index, tags] of tools?.tags.entries() ?? []) {
-      if (tools && matches.tool(service, tags)) {
+    for (const index of tools?.names.keys() ?? []) {
+      if (tools && matches.tool(service, tools, index)) {
         found.push({ service, tools, index });
       }
     }

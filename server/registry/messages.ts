@@ -1,6 +1,6 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type JsonObject } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
+import { type ListToolsRequest, ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import {
   HealthStatus,
   type Instance,
@@ -11,8 +11,9 @@ import {
   ServiceSchema,
   ServiceState,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { type Tool, ToolSchema } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import { SchemaProfile, type Tool, ToolSchema } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { toDuration } from "../config/durations.ts";
+import { providerName, toProfile } from "../tools/schema/index.ts";
 import type { CatalogueInstance, CatalogueService } from "./catalogue.ts";
 import type { StoredProblem } from "./tables.ts";
 import { effectiveProtocol } from "./target.ts";
@@ -44,7 +45,7 @@ export function toService(service: CatalogueService): Service {
 }
 
 /** A service is down when every instance failed its check; one that was not checked yet counts as working. */
-export function stateOf({ instances, problems }: CatalogueService): ServiceState {
+function stateOf({ instances, problems }: CatalogueService): ServiceState {
   if (instances.every(({ health }) => health === HealthStatus.UNHEALTHY)) {
     return ServiceState.DOWN;
   }
@@ -81,7 +82,15 @@ export function toolName(service: CatalogueService, name: string): string {
   return `${service.name}.${name}`;
 }
 
-export function toTool(service: CatalogueService, tools: ToolSet, index: number, view: ToolView): Tool {
+/** How a tool is to be returned: unset, without schemas, and with exact ones. */
+export type ToolShape = Partial<Pick<ListToolsRequest, "view" | "schemaProfile">>;
+
+export function toTool(
+  service: CatalogueService,
+  tools: ToolSet,
+  index: number,
+  { view, schemaProfile = SchemaProfile.UNSPECIFIED }: ToolShape,
+): Tool {
   const summary = tools.summary(index);
   const tool = create(ToolSchema, {
     name: toolName(service, summary.name),
@@ -96,6 +105,7 @@ export function toTool(service: CatalogueService, tools: ToolSet, index: number,
     streaming: summary.streaming,
     idempotency: summary.idempotency,
     sourceName: summary.sourceName,
+    providerName: providerName(toolName(service, summary.name)),
     deprecated: summary.deprecated,
     ...(summary.cacheTtlMs === undefined ? {} : { cacheTtl: toDuration(summary.cacheTtlMs) }),
   });
@@ -110,10 +120,23 @@ export function toTool(service: CatalogueService, tools: ToolSet, index: number,
   }
   if (view === ToolView.FULL) {
     const { inputSchema, outputSchema } = tools.schemas(index);
-    tool.inputSchema = inputSchema;
-    tool.outputSchema = outputSchema;
+    tool.inputSchema = inProfile(inputSchema, schemaProfile);
+    tool.outputSchema = inProfile(outputSchema, schemaProfile);
   }
   return tool;
+}
+
+function inProfile(schema: JsonObject, profile: SchemaProfile): JsonObject {
+  switch (profile) {
+    case SchemaProfile.UNSPECIFIED:
+      return schema;
+    case SchemaProfile.ANTHROPIC:
+      return toProfile(schema, "anthropic");
+    case SchemaProfile.OPENAI:
+      return toProfile(schema, "openai");
+    case SchemaProfile.GEMINI:
+      return toProfile(schema, "gemini");
+  }
 }
 
 /** A tool's own tags and those of its service, each once. */

@@ -1,6 +1,5 @@
 import type { Clock } from "@toolplane/framework";
 import {
-  type ListHealthChecksRequest,
   type ListServicesRequest,
   type ListToolsRequest,
   type SearchToolsRequest,
@@ -9,7 +8,7 @@ import {
   type WatchServicesResponse,
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import type { InstanceSpec, Service, ServiceSpec } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import type { Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import type { SchemaProfile, Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Logger } from "pino";
 import type { SecretResolver } from "../config/secrets.ts";
 import type { Database } from "../storage/database.ts";
@@ -21,7 +20,7 @@ import { createDrift } from "./drift.ts";
 import { createDuties } from "./duties.ts";
 import { toolPredicate } from "./filter.ts";
 import { createChecker } from "./health/checker.ts";
-import { createHealthChecks } from "./health/health-checks.ts";
+import { createHealthChecks, type HealthChecksRequest } from "./health/health-checks.ts";
 import { createHealthHistoryStore, type HealthRecord } from "./health/history-store.ts";
 import { startMonitor } from "./health/monitor.ts";
 import { keepHouse } from "./housekeeping.ts";
@@ -30,7 +29,7 @@ import { createLeaseStore } from "./lease-store.ts";
 import { createLeases } from "./leases.ts";
 import { listServices, listTools, type Page } from "./listings.ts";
 import { type LocalService, registerLocalService } from "./local-service.ts";
-import { toolName, toService, toTool } from "./messages.ts";
+import { type ToolShape, toolName, toService, toTool } from "./messages.ts";
 import { startRefresher } from "./refresher.ts";
 import {
   createRegistrar,
@@ -112,10 +111,10 @@ export interface Registry {
   ): AsyncIterable<WatchServicesResponse>;
 
   /** Throws NOT_FOUND with suggestions, or INVALID_ARGUMENT with the candidates of an ambiguous name. */
-  getTool(name: string, scope: ToolScope): Tool;
-  listTools(request: Pick<ListToolsRequest, "filter" | "view" | "pageSize" | "pageToken">): Page<Tool>;
+  getTool(name: string, scope: ToolScope, schemaProfile?: SchemaProfile): Tool;
+  listTools(request: Pick<ListToolsRequest, "filter" | "pageSize" | "pageToken"> & ToolShape): Page<Tool>;
   searchTools(
-    request: Pick<SearchToolsRequest, "query" | "filter" | "view" | "pageSize">,
+    request: Pick<SearchToolsRequest, "query" | "filter" | "pageSize"> & ToolShape,
   ): Promise<{ readonly tool: Tool; readonly score: number }[]>;
   /** What is needed to call a tool. Throws as `getTool` does. */
   resolveTool(name: string, scope: ToolScope): ResolvedTool;
@@ -123,7 +122,7 @@ export interface Registry {
   /** Checks instances now. */
   checkHealth(filter: ServiceFilter | undefined, signal: AbortSignal): Promise<HealthRecord[]>;
   listHealthChecks(
-    request: Pick<ListHealthChecksRequest, "filter" | "instanceId" | "pageSize" | "pageToken">,
+    request: HealthChecksRequest,
   ): Promise<{ readonly items: HealthRecord[]; readonly nextPageToken: string }>;
 
   /** Registers the process's own services until the registry closes. */
@@ -250,19 +249,19 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
     listServices: (request) => listServices(catalogue, request),
     watch: watchers.watch,
 
-    getTool(name, scope) {
+    getTool(name, scope, schemaProfile) {
       const { service, tools, index } = findTool(catalogue, name, scope, suggest);
-      return toTool(service, tools, index, ToolView.FULL);
+      return toTool(service, tools, index, { view: ToolView.FULL, ...(schemaProfile && { schemaProfile }) });
     },
     listTools: (request) => listTools(catalogue, request),
-    async searchTools({ query, filter, view, pageSize }) {
+    async searchTools({ query, filter, pageSize, ...shape }) {
       const hits = await search.search(
         query,
         toolPredicate(catalogue, filter),
         pageSize || DEFAULT_SEARCH_SIZE,
       );
       return hits.map(({ location: { service, tools, index }, score }) => ({
-        tool: toTool(service, tools, index, view),
+        tool: toTool(service, tools, index, shape),
         score,
       }));
     },

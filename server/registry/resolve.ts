@@ -96,7 +96,7 @@ function findBySuffix(
 }
 
 /** The versions to look at, in order: those that can be called before the others, the highest first. */
-export function candidateVersions(
+function candidateVersions(
   versions: readonly CatalogueService[],
   version: string | undefined,
 ): readonly CatalogueService[] {

@@ -67,8 +67,8 @@ export function registryRoutes(registry: Registry): (router: ConnectRouter) => v
 
       searchTools: async (request) => ({ hits: await registry.searchTools(request) }),
 
-      getTool: ({ name, environment, version }) => ({
-        tool: registry.getTool(name, { environment, version }),
+      getTool: ({ name, environment, version, schemaProfile }) => ({
+        tool: registry.getTool(name, { environment, version }, schemaProfile),
       }),
 
       checkHealth: async ({ filter }, { signal }) => ({

@@ -1,3 +1,4 @@
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import {
   type ListHealthChecksRequest,
   type ServiceFilter,
@@ -14,13 +15,20 @@ import type { HealthHistoryStore, HealthRecord } from "./history-store.ts";
 /** How many checks one request does at once. */
 const CONCURRENCY = 32;
 
+/** Which past checks are wanted. */
+export type HealthChecksRequest = Pick<
+  ListHealthChecksRequest,
+  "filter" | "instanceId" | "pageSize" | "pageToken"
+> &
+  Partial<Pick<ListHealthChecksRequest, "startTime" | "endTime">>;
+
 /** Health checks on demand, and those of the past. */
 export interface HealthChecks {
   /** Checks the instances of all services that match, now. Ordered by service and instance. */
   check(filter: ServiceFilter | undefined, signal: AbortSignal): Promise<HealthRecord[]>;
   /** Past checks, newest first. */
   list(
-    request: Pick<ListHealthChecksRequest, "filter" | "instanceId" | "pageSize" | "pageToken">,
+    request: HealthChecksRequest,
   ): Promise<{ readonly items: HealthRecord[]; readonly nextPageToken: string }>;
 }
 
@@ -44,7 +52,7 @@ export function createHealthChecks(
       return records.filter((record) => record !== undefined);
     },
 
-    async list({ filter, instanceId, pageSize, pageToken }) {
+    async list({ filter, instanceId, startTime, endTime, pageSize, pageToken }) {
       const tokens = pageTokens(`health-checks ${instanceId}`, 1, ServiceFilterSchema, filter);
       const [before] = tokens.read(pageToken) ?? [];
       if (before !== undefined && !/^\d{1,18}$/.test(before)) {
@@ -59,6 +67,8 @@ export function createHealthChecks(
           version: filter?.version,
           status: filter?.health,
           instanceId,
+          start: startTime && timestampDate(startTime),
+          end: endTime && timestampDate(endTime),
           // Tags belong to services that are registered now.
           services: tagged
             ? catalogue

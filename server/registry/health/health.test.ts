@@ -1,6 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { ServiceFilterSchema } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus, Protocol, ServiceState } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
@@ -218,6 +219,9 @@ test("past checks are listed newest first, filtered, page by page", async () => 
       filter: create(ServiceFilterSchema, { name: "history", health: HealthStatus.UNHEALTHY }),
     }),
   ).toBe(0);
+  const last = timestampFromMs(Math.max(...times));
+  expect(await countOf({ filter, startTime: last })).toBe(1);
+  expect(await countOf({ filter, endTime: last })).toBe(2);
   await expect(registry.listHealthChecks({ ...history, pageToken: "x" })).rejects.toMatchObject({
     init: { reason: "INVALID_FIELDS" },
   });

@@ -20,6 +20,10 @@ export interface HealthRecordFilter {
   readonly version?: string | undefined;
   readonly instanceId?: string | undefined;
   readonly status?: HealthStatus | undefined;
+  /** Only those that ended at this time or later. */
+  readonly start?: Date | undefined;
+  /** Only those that ended before. */
+  readonly end?: Date | undefined;
   /** Only those of these services. */
   readonly services?: readonly ServiceKey[] | undefined;
 }
@@ -79,6 +83,12 @@ export function createHealthHistoryStore({ kysely }: Pick<Database, "kysely">): 
           // Said in the words of an index, which the planner does not conclude by itself.
           query = query.where(sql<boolean>`status <> 2`);
         }
+      }
+      if (filter.start) {
+        query = query.where("time", ">=", filter.start);
+      }
+      if (filter.end) {
+        query = query.where("time", "<", filter.end);
       }
       if (filter.services) {
         query = query.where(sql<boolean>`(name, environment, version) IN (SELECT * FROM unnest(

@@ -127,7 +127,7 @@ test("only tools that are meant are found", async () => {
   const tagged: ToolPredicate = {
     service: () => true,
     everyTool: false,
-    tool: (_, tags) => tags.includes("y"),
+    tool: (_, { tags }, index) => tags[index]?.includes("y") === true,
   };
   expect(await names(search, "get", tagged)).toEqual(["two.Get", "one.Get2"]);
   const inOne: ToolPredicate = { ...everything, service: ({ name }) => name === "one" };

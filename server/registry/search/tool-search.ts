@@ -182,7 +182,7 @@ export function createToolSearch(catalogue: Pick<Catalogue, "byId">, logger: Log
             serviceMeant = matches.service(service);
             meant.set(service, serviceMeant);
           }
-          return serviceMeant && matches.tool(service, at(set.tags, location.index));
+          return serviceMeant && matches.tool(service, set, location.index);
         },
         isBefore,
       });
