@@ -1,5 +1,5 @@
 export { type Clock, MAX_TIMER_MS, systemClock } from "./clock.ts";
-export { toConnectError } from "./errors/connect-error.ts";
+export { errorDomain, toConnectError } from "./errors/connect-error.ts";
 export {
   DomainError,
   type DomainErrorInit,

@@ -13,8 +13,13 @@ import { version } from "./version.ts";
  */
 export async function main(overrides: ConfigOverrides = {}): Promise<void> {
   const settings = loadSettings(overrides, process.env);
-  const { level, format = process.stderr.isTTY ? "pretty" : "json" } = settings.log;
-  const logger = createLogger({ name: "toolplane", level, format, destination: process.stderr });
+  const { level, format } = settings.log;
+  const logger = createLogger({
+    name: "toolplane",
+    level,
+    ...(format && { format }),
+    destination: process.stderr,
+  });
   const starting = createApp({ settings, clock: systemClock, logger, env: process.env });
   // Also while it starts: a database that is being set up is finished and stopped, not left behind.
   closeOnSignals({ logger, close: async () => (await starting).close() });

@@ -151,7 +151,7 @@ function createCallContext(
 }
 
 /** https://www.w3.org/TR/trace-context/: what cannot be read is dropped, and then so is the state that goes with it. */
-export function traceContextOf(header: Headers): Pick<CallContext, "traceparent" | "tracestate"> {
+function traceContextOf(header: Headers): Pick<CallContext, "traceparent" | "tracestate"> {
   const traceparent = header.get("traceparent") ?? undefined;
   const valid =
     traceparent !== undefined &&

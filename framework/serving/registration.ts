@@ -201,7 +201,7 @@ export function createRegistration(options: RegistrationOptions): Registration {
 }
 
 /** An id for this copy of a service: `hostname-pid-random`, so that people know it and no other copy has it. */
-export function createInstanceId(): string {
+function createInstanceId(): string {
   const host = hostname()
     .replaceAll(/[^a-zA-Z0-9._-]/g, "-")
     .slice(0, 80);

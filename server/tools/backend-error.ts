@@ -1,5 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { errorDomain } from "@toolplane/framework";
 import { ErrorInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 
 /** Metadata of a backend's error that means something to our caller; everything else is about the other hop. */
@@ -25,7 +26,7 @@ export function withBackendInfo(error: unknown, origin: Readonly<Record<string, 
       desc: ErrorInfoSchema,
       value: create(ErrorInfoSchema, {
         reason: "BACKEND_ERROR",
-        domain: "toolplane",
+        domain: errorDomain,
         metadata: { ...origin },
       }),
     },

@@ -1,6 +1,6 @@
 import { create, type JsonValue } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { Clock } from "@toolplane/framework";
+import { type Clock, errorDomain } from "@toolplane/framework";
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { toDuration } from "../../config/durations.ts";
 import type { ExchangeFailure, HttpAnswer } from "../../registry/sources/http-exchange.ts";
@@ -92,7 +92,7 @@ function backendError(
   metadata: Readonly<Record<string, string>>,
   cause?: unknown,
 ): ConnectError {
-  const info = create(ErrorInfoSchema, { reason, domain: "toolplane", metadata: { ...metadata } });
+  const info = create(ErrorInfoSchema, { reason, domain: errorDomain, metadata: { ...metadata } });
   return new ConnectError(message, code, undefined, [{ desc: ErrorInfoSchema, value: info }], cause);
 }
 

@@ -436,6 +436,16 @@ describe("connecting", () => {
     expect(pool.stats().connections).toHaveLength(0);
   });
 
+  it("to a server whose certificate nobody vouches for says what to do", async () => {
+    const server = await startConnectServer("h2s", readStockDescriptors());
+    cleanups.push(() => server.close());
+    const [pool] = createPool();
+    expect(await failure(quote(pool, server.url, "ACME"))).toMatchObject({
+      code: Code.Unavailable,
+      rawMessage: expect.stringMatching(/certificate .* not trusted: .* NODE_EXTRA_CA_CERTS/),
+    });
+  });
+
   it("is done ahead of the first call by warming, which survives servers that are not there", async () => {
     const server = await grpcServer();
     const [pool] = createPool();

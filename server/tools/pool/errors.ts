@@ -1,6 +1,9 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 
+const UNTRUSTED_AUTHORITY =
+  "the server's certificate comes from an authority that is not trusted: name a file with the authority's certificate in NODE_EXTRA_CA_CERTS when starting Toolplane";
+
 /** What a Node error code means to someone who registered an address. */
 const EXPLANATIONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: "connection refused: is the server running and listening there?",
@@ -11,10 +14,11 @@ const EXPLANATIONS: Readonly<Record<string, string>> = {
   ENETUNREACH: "the network cannot be reached",
   ETIMEDOUT: "connecting took too long",
   EPROTO: "the TLS handshake failed: does the server speak TLS?",
-  DEPTH_ZERO_SELF_SIGNED_CERT: "the server's certificate is self-signed and not trusted",
-  SELF_SIGNED_CERT_IN_CHAIN: "the server's certificate comes from an authority that is not trusted",
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "the server's certificate comes from an authority that is not trusted",
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "the server's certificate comes from an authority that is not trusted",
+  DEPTH_ZERO_SELF_SIGNED_CERT:
+    "the server's certificate is self-signed and not trusted: name a file with it in NODE_EXTRA_CA_CERTS when starting Toolplane",
+  SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED_AUTHORITY,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED_AUTHORITY,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED_AUTHORITY,
   CERT_HAS_EXPIRED: "the server's certificate has expired",
   ERR_TLS_CERT_ALTNAME_INVALID: "the server's certificate is for another host",
 };
