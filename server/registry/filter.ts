@@ -1,6 +1,7 @@
 import type { ServiceFilter, ToolFilter } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Catalogue, CatalogueService } from "./catalogue.ts";
+import type { ServiceKey } from "./service-key.ts";
 import type { ToolSet } from "./tool-set.ts";
 
 /** Whether a service is meant. Made once per request. */
@@ -10,14 +11,20 @@ export function servicePredicate(filter: ServiceFilter | undefined): ServicePred
   if (!filter) {
     return () => true;
   }
-  const { environment, version, tags, health } = filter;
-  const name = filter.name.toLowerCase();
+  const { tags, health } = filter;
+  const isMeant = keyPredicate(filter);
   return (service) =>
-    (name === "" || service.name.toLowerCase().includes(name)) &&
-    (environment === "" || service.environment === environment) &&
-    (version === "" || service.version === version) &&
-    tags.every((tag) => service.spec.tags.includes(tag)) &&
-    hasHealth(service, health);
+    isMeant(service) && tags.every((tag) => service.spec.tags.includes(tag)) && hasHealth(service, health);
+}
+
+/** Whether a service can be meant, by what of it never changes. */
+export function keyPredicate(filter: ServiceFilter | undefined): (key: ServiceKey) => boolean {
+  const { environment = "", version = "" } = filter ?? {};
+  const part = filter?.name.toLowerCase() ?? "";
+  return (key) =>
+    (part === "" || key.name.toLowerCase().includes(part)) &&
+    (environment === "" || key.environment === environment) &&
+    (version === "" || key.version === version);
 }
 
 export interface ToolPredicate {

@@ -133,6 +133,23 @@ test("a service that no longer matches the filter is removed for its watcher", a
   expect(await watch.group()).toEqual(["removed a"]);
 });
 
+test("a filtered watcher that comes back is not told of services that it cannot have known", async () => {
+  const registry = await emptyRegistry(database);
+  await register(registry, "mine", 1);
+  const watch = startWatch(registry, { name: "mine" });
+  await watch.group();
+  watch.leave.abort();
+  await register(registry, "other", 2);
+
+  const resumed = startWatch(registry, { name: "mine" }, watch.revision);
+  expect(await resumed.group()).toEqual([]);
+  await register(registry, "other", 3);
+  await register(registry, "mine", 4);
+  await expect.poll(() => resumed.group()).toEqual(["updated mine 2"]);
+  await registry.deregister({ service: { name: "mine", environment: "", version: "" } });
+  expect(await resumed.group()).toEqual(["removed mine"]);
+});
+
 test("changes made through another replica arrive too", async () => {
   const [one, two] = [await emptyRegistry(database), await openRegistry(database)];
   const watch = startWatch(two);

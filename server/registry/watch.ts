@@ -8,8 +8,9 @@ import {
   WatchServicesResponseSchema,
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import type { Catalogue, CatalogueChange } from "./catalogue.ts";
-import { servicePredicate } from "./filter.ts";
+import { keyPredicate, servicePredicate } from "./filter.ts";
 import { toService } from "./messages.ts";
+import type { ServiceKey } from "./service-key.ts";
 
 const HEARTBEAT_MS = 15_000;
 
@@ -131,10 +132,11 @@ async function* events(
   if (resumeRevision !== undefined && !resumed) {
     yield create(WatchServicesResponseSchema, { event: { case: "reset", value: {} } });
   }
-  // What a resuming watcher was told before is not known: it is told of every removal, which does no harm.
-  const told = new Set<string>();
-  const tellsAllRemovals = resumed !== undefined;
-  watcher.mark(resumed ?? catalogue.services().map(({ id }) => id));
+  const present = catalogue.services().map(({ id }) => id);
+  // What the watcher knows of. One that resumes may know of every service that its filter can mean.
+  const isPossible = keyPredicate(filter);
+  const told = new Set(resumed ? [...resumed, ...present].filter((id) => isPossible(toKey(id))) : []);
+  watcher.mark(resumed ?? present);
 
   for (let wake: Wake = "changes"; wake !== "end"; wake = await watcher.next()) {
     if (wake === "heartbeat") {
@@ -152,8 +154,10 @@ async function* events(
       if (service && isMeant(service)) {
         told.add(id);
         yield create(WatchServicesResponseSchema, { event: { case: "updated", value: toService(service) } });
-      } else if (told.delete(id) || tellsAllRemovals) {
-        yield create(WatchServicesResponseSchema, { event: { case: "removed", value: toRef(id) } });
+      } else if (told.delete(id)) {
+        yield create(WatchServicesResponseSchema, {
+          event: { case: "removed", value: create(ServiceRefSchema, toKey(id)) },
+        });
       }
     }
     yield create(WatchServicesResponseSchema, {
@@ -162,7 +166,7 @@ async function* events(
   }
 }
 
-function toRef(id: string) {
+function toKey(id: string): ServiceKey {
   const [name = "", environment = "", version = ""] = id.split("/");
-  return create(ServiceRefSchema, { name, environment, version });
+  return { name, environment, version };
 }
