@@ -362,6 +362,21 @@ describe("protovalidate rules of a backend's own descriptor", () => {
     }
   });
 
+  it("refuses a value for which the tool's rules would take too long", () => {
+    const loops = "this.all(a, this.all(b, this.all(c, this.all(d, a + b + c + d >= 0))))";
+    const { desc, registry } = ruledMessage([
+      {
+        type: Type.INT32,
+        shape: "repeated",
+        rules: { cel: [{ id: "loops", message: "no", expression: loops }] },
+      },
+    ]);
+    const parse = (length: number) =>
+      parseMessageJson(desc, { f0: Array.from({ length }, () => 1) }, { registry, path: "arguments" });
+    expect(() => parse(3)).not.toThrow();
+    expect(() => parse(1_000)).toThrow(/arguments: cannot be checked: the tool's rules take too long/);
+  });
+
   it("are passed over with a warning where they do not compile", () => {
     const { desc, registry } = ruledMessage([
       { type: Type.INT32, rules: { cel: [{ id: "broken", message: "", expression: "this +" }] } },
