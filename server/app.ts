@@ -13,7 +13,7 @@ import {
 import { documentedDescriptors } from "@toolplane/gen/toolplane/documented_descriptors.js";
 import { createSecretResolver } from "./config/secrets.ts";
 import type { Settings } from "./config/settings.ts";
-import { createRegistry, type Registry } from "./registry/registry.ts";
+import { createRegistry, OWN_SERVICE, type Registry } from "./registry/registry.ts";
 import { registryRoutes } from "./registry/service.ts";
 import { type Database, openDatabase } from "./storage/database.ts";
 import { createRpcBackend } from "./tools/backends/rpc.ts";
@@ -37,9 +37,6 @@ export interface AppOptions {
   /** Where secrets may be read from. */
   readonly env: NodeJS.ProcessEnv;
 }
-
-/** The name under which the server registers its own services as tools. */
-const OWN_NAME = "toolplane";
 
 /** Puts the parts together, in the order in which they need each other, and starts to serve. */
 export async function createApp({ settings, clock, logger, env }: AppOptions): Promise<App> {
@@ -75,7 +72,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
     const documented = Buffer.from(documentedDescriptors, "base64");
     const server = parts.own(
       await serve({
-        name: OWN_NAME,
+        name: OWN_SERVICE,
         version,
         listen: settings.listen,
         tls,
@@ -95,7 +92,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
       }),
     );
     pool.attach(server.url, server.localClient);
-    await registry.registerLocal({ name: OWN_NAME, version, endpoint: server.url, descriptors: documented });
+    await registry.registerLocal({ version, endpoint: server.url, descriptors: documented });
     return {
       url: server.url,
       address: server.address,

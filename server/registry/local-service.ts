@@ -1,9 +1,11 @@
+import { randomUUID } from "node:crypto";
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
 import { InstanceSpecSchema, ServiceSpecSchema } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
+import { OWN_SERVICE } from "./refusals.ts";
 import type { Registry } from "./registry.ts";
 
 /** After a failure, when the registration is tried again. */
@@ -11,7 +13,6 @@ const RETRY_MS = 1_000;
 
 /** The services of the process that the registry is part of. */
 export interface LocalService {
-  readonly name: string;
   readonly version: string;
   /** Where the process is reached. */
   readonly endpoint: string;
@@ -22,12 +23,12 @@ export interface LocalService {
 /** Registers the process's own services, and keeps the lease until closed, which deregisters. */
 export async function registerLocalService(
   registry: Pick<Registry, "register" | "renew" | "deregister">,
-  { name, version, endpoint, descriptors }: LocalService,
+  { version, endpoint, descriptors }: LocalService,
   clock: Clock,
   logger: Logger,
-): Promise<{ close(): Promise<void> }> {
+): Promise<{ readonly instanceId: string; close(): Promise<void> }> {
   const service = create(ServiceSpecSchema, {
-    name,
+    name: OWN_SERVICE,
     version,
     title: "Toolplane",
     description: "The registry and the tool calls of this server, as tools.",
@@ -40,7 +41,9 @@ export async function registerLocalService(
     // Who could check this is the process itself: it works while it renews its lease.
     healthCheck: { kind: { case: "none", value: {} } },
   });
-  const instance = create(InstanceSpecSchema, { endpoint });
+  // Every process is an instance of its own, also one that follows another at the same address.
+  const instanceId = `${OWN_SERVICE}:${randomUUID()}`;
+  const instance = create(InstanceSpecSchema, { id: instanceId, endpoint });
   let cancelTimer = () => {};
   let closed = false;
   let renewing = Promise.resolve();
@@ -51,7 +54,7 @@ export async function registerLocalService(
   async function renew(): Promise<void> {
     let delay = heartbeatMs;
     try {
-      await registry.renew(registered.instanceId);
+      await registry.renew(instanceId);
     } catch (error) {
       delay = RETRY_MS;
       await (isGone(error) ? registry.register(service, instance) : Promise.reject(error)).catch(
@@ -72,12 +75,13 @@ export async function registerLocalService(
 
   schedule(heartbeatMs);
   return {
+    instanceId,
     async close() {
       closed = true;
       cancelTimer();
       await renewing;
       try {
-        await registry.deregister({ instanceId: registered.instanceId });
+        await registry.deregister({ instanceId: instanceId });
       } catch (error) {
         // The lease runs out by itself.
         logger.debug({ err: error }, "the server's own registration could not be removed");

@@ -488,15 +488,28 @@ test("services that are known when the server starts are connected to before the
 test("the server's own services are tools while it runs", async () => {
   const watching = await emptyRegistry(shared);
   const registry = await openRegistry(shared);
-  await registry.registerLocal({
-    name: "toolplane",
+  const local = {
     version: "1.0.0",
     endpoint: "http://127.0.0.1:7400",
     descriptors: toBinary(FileDescriptorSetSchema, weatherDescriptors()),
-  });
-  expect(registry.resolveTool("toolplane.GetForecast", {}).instances).toHaveLength(1);
+  };
+  await registry.registerLocal(local);
+  await watching.registerLocal({ ...local, endpoint: "http://127.0.0.1:7401" });
+  for (const { endpoint, replica } of [
+    { endpoint: "http://127.0.0.1:7400", replica: registry },
+    { endpoint: "http://127.0.0.1:7401", replica: watching },
+  ]) {
+    await expect
+      .poll(() => replica.getService({ ...local, name: "toolplane", environment: "" }).instances)
+      .toHaveLength(2);
+    // Each calls itself, not the other.
+    const { instances } = replica.resolveTool("toolplane.GetForecast", {});
+    expect(instances.map((each) => each.target().endpoint)).toEqual([endpoint]);
+  }
   await registry.close();
-  await expect.poll(() => watching.counts().services).toBe(0);
+  await expect
+    .poll(() => watching.getService({ ...local, name: "toolplane", environment: "" }).instances)
+    .toHaveLength(1);
 });
 
 test("changed schemas are reported, also when the service was gone in between", async () => {

@@ -47,6 +47,7 @@ import { createWatchers } from "./watch.ts";
 
 export type { HealthRecord } from "./health/history-store.ts";
 export type { LocalService } from "./local-service.ts";
+export { OWN_SERVICE } from "./refusals.ts";
 export type { DeregisterTarget, RefreshResult, RegisterResult } from "./registrar.ts";
 export type { ToolScope } from "./resolve.ts";
 export type { ResolvedInstance, ResolvedTool } from "./resolved-tool.ts";
@@ -212,7 +213,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
       .flatMap(callableInstances)
       .map(({ spec: { endpoint, protocol } }) => ({ endpoint, protocol, headers: new Headers() })),
   );
-  const local: { close(): Promise<void> }[] = [];
+  const local: { readonly instanceId: string; close(): Promise<void> }[] = [];
   let closing: Promise<void> | undefined;
 
   function suggest(name: string, environment: string): string[] {
@@ -265,8 +266,12 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
         score,
       }));
     },
-    resolveTool: (name, scope) =>
-      resolveLocation(findTool(catalogue, name, scope, suggest), definitions, secrets),
+    resolveTool(name, scope) {
+      const tool = resolveLocation(findTool(catalogue, name, scope, suggest), definitions, secrets);
+      // What the process can do itself, it does itself.
+      const own = tool.instances.filter(({ id }) => local.some(({ instanceId }) => instanceId === id));
+      return own.length > 0 ? { ...tool, instances: own } : tool;
+    },
 
     checkHealth: health.check,
     listHealthChecks: health.list,

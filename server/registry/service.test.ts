@@ -1,7 +1,11 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { ErrorInfoSchema, ResourceInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  ResourceInfoSchema,
+} from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { expect, onTestFinished, test } from "vitest";
@@ -55,4 +59,50 @@ test("the whole registry is reached over the wire", async () => {
     expect(failure.findDetails(ResourceInfoSchema)).toMatchObject([{ resourceName: instanceId }]);
   }
   leave.abort();
+});
+
+test("names that are the server's own, headers of the protocol and credentials in a URL are refused by field", async () => {
+  const database = await openTestDatabase();
+  onTestFinished(() => database.close());
+  const registry = await openRegistry(database);
+  const server = await startServer({ routes: registryRoutes(registry) });
+  const client = createClient(RegistryService, createGrpcTransport({ baseUrl: server.url }));
+  const fieldsOf = async (call: Promise<unknown>) => {
+    const error = ConnectError.from(await call.catch((reason: unknown) => reason));
+    return error
+      .findDetails(BadRequestSchema)
+      .flatMap(({ fieldViolations }) => fieldViolations.map(({ field }) => field));
+  };
+  const endpoint = "localhost:1";
+  expect(
+    await fieldsOf(
+      client.registerService({
+        service: { name: "toolplane" },
+        instance: { endpoint, id: "toolplane:mine" },
+      }),
+    ),
+  ).toEqual(["service.name", "instance.id"]);
+  const header = (name: string) => ({ name, value: { case: "literal" as const, value: "x" } });
+  expect(
+    await fieldsOf(
+      client.registerService({
+        service: { name: "a", headers: [header("x-api-key"), header("Host"), header("grpc-timeout")] },
+        instance: { endpoint },
+      }),
+    ),
+  ).toEqual(["service.headers[1].name", "service.headers[2].name"]);
+  const url = "http://user:secret@localhost/utcp";
+  const source = {
+    kind: { case: "utcpManual" as const, value: { manual: { case: "url" as const, value: url } } },
+  };
+  expect(
+    await fieldsOf(client.registerService({ service: { name: "a", source }, instance: { endpoint } })),
+  ).toEqual(["service.source.utcp_manual.url"]);
+  for (const target of [
+    { case: "service" as const, value: { name: "toolplane" } },
+    { case: "instanceId" as const, value: "toolplane:1" },
+  ]) {
+    expect(await fieldsOf(client.deregisterService({ target }))).toHaveLength(1);
+  }
+  expect(registry.counts().services).toBe(0);
 });

@@ -1,10 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter } from "@connectrpc/connect";
-import { invalidArgument } from "@toolplane/framework";
+import { callContext, invalidArgument } from "@toolplane/framework";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { type HealthCheck, HealthCheckSchema } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { toDuration } from "../config/durations.ts";
+import { refuseOwn, refuseReserved } from "./refusals.ts";
 import type { HealthRecord, Registry } from "./registry.ts";
 
 /** Of a lease's time, when it is to be renewed: twice may fail. */
@@ -14,16 +15,15 @@ const HEARTBEATS_PER_LEASE = 3;
 export function registryRoutes(registry: Registry): (router: ConnectRouter) => void {
   return (router) => {
     router.service(RegistryService, {
-      async registerService({ service, instance }, { signal }) {
-        const result = await registry.register(
-          required(service, "service"),
-          required(instance, "instance"),
-          signal,
-        );
-        const { leaseTtlMs } = result;
+      async registerService({ service, instance, requestId }, context) {
+        const [serviceSpec, instanceSpec] = [required(service, "service"), required(instance, "instance")];
+        refuseReserved(serviceSpec, instanceSpec);
+        const result = await registry.register(serviceSpec, instanceSpec, context.signal);
+        const { leaseTtlMs, instanceId } = result;
+        callContext(context).logger.info({ service: serviceSpec.name, instanceId, requestId }, "registered");
         return {
           service: result.service,
-          instanceId: result.instanceId,
+          instanceId,
           changes: [...result.changes],
           ...(leaseTtlMs === undefined
             ? {}
@@ -42,8 +42,10 @@ export function registryRoutes(registry: Registry): (router: ConnectRouter) => v
       async deregisterService({ target }) {
         switch (target.case) {
           case "instanceId":
+            refuseOwn({ instanceId: target.value }, "instance_id");
             return { removedInstances: await registry.deregister({ instanceId: target.value }) };
           case "service":
+            refuseOwn({ service: target.value }, "service.name");
             return { removedInstances: await registry.deregister({ service: target.value }) };
           case undefined:
             throw missing("target");
