@@ -258,6 +258,12 @@ describe("the answer of a UTCP http tool", () => {
     ["unlabelled text", undefined, "hi", "hi"],
     ["binary data", "image/png", Uint8Array.of(1, 2, 3), { mime_type: "image/png", data: "AQID" }],
     ["nothing", "application/json", "", null],
+    [
+      "integers with all their digits",
+      "application/json",
+      '{"id": 9007199254740993, "n": 12, "x": 1e300}',
+      { id: "9007199254740993", n: 12, x: 1e300 },
+    ],
   ])("is passed on as %s", async (_, type, body, expected) => {
     answer = (_, response) => {
       if (type) {

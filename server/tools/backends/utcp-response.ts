@@ -29,9 +29,16 @@ export function readResult({ status, headers, body }: HttpAnswer): JsonValue {
   return { mime_type: mimeType || "application/octet-stream", data: Buffer.from(body).toString("base64") };
 }
 
+/** Integers that a double cannot hold become strings, as they are in the JSON form of Protobuf. */
+function keepDigits(_key: string, value: unknown, context?: { readonly source?: string }): unknown {
+  return typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
+    ? context?.source
+    : value;
+}
+
 function parseJson(body: Uint8Array): JsonValue {
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body), keepDigits);
   } catch (cause) {
     throw backendError(
       Code.Internal,
