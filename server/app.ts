@@ -16,10 +16,10 @@ import type { Settings } from "./config/settings.ts";
 import { createRegistry, OWN_SERVICE, type Registry } from "./registry/registry.ts";
 import { registryRoutes } from "./registry/service.ts";
 import { type Database, openDatabase } from "./storage/database.ts";
-import { createRpcBackend } from "./tools/backends/rpc.ts";
-import { createUtcpBackend } from "./tools/backends/utcp-http.ts";
+import { createRpcBackend } from "./backends/rpc/rpc.ts";
+import { createUtcpBackend } from "./backends/utcp/utcp-http.ts";
 import { createCaller } from "./tools/caller.ts";
-import { type ConnectionPool, createConnectionPool } from "./tools/pool/index.ts";
+import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
 import { toolRoutes } from "./tools/service.ts";
 import { version } from "./version.ts";
 

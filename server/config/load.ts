@@ -7,7 +7,7 @@ import {
   ServerConfigSchema,
 } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { parseDocument } from "yaml";
-import { parseMessageJson } from "../tools/schema/index.ts";
+import { parseMessageJson } from "../schema/index.ts";
 import { resolveSettings, type Settings } from "./settings.ts";
 
 /** What a command line may say; it wins over the environment, which wins over the file. */

@@ -1,7 +1,7 @@
 import type { SchemaChange } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Logger } from "pino";
 import { createLruCache } from "../lru-cache.ts";
-import { diffTools } from "../tools/schema/index.ts";
+import { diffTools } from "../schema/index.ts";
 import type { CatalogueService } from "./catalogue.ts";
 import { toolName } from "./messages.ts";
 import { describeKey } from "./service-key.ts";

@@ -13,7 +13,7 @@ import {
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { SchemaProfile, type Tool, ToolSchema } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { toDuration } from "../config/durations.ts";
-import { providerName, toProfile } from "../tools/schema/index.ts";
+import { providerName, toProfile } from "../schema/index.ts";
 import type { CatalogueInstance, CatalogueService } from "./catalogue.ts";
 import type { StoredProblem } from "./tables.ts";
 import { effectiveProtocol } from "./target.ts";

@@ -12,7 +12,7 @@ import type { SchemaProfile, Tool } from "@toolplane/gen/toolplane/registry/v1/t
 import type { Logger } from "pino";
 import type { SecretResolver } from "../config/secrets.ts";
 import type { Database } from "../storage/database.ts";
-import type { ConnectionPool } from "../tools/pool/connection-pool.ts";
+import type { ConnectionPool } from "../pool/connection-pool.ts";
 import { createCatalogue } from "./catalogue.ts";
 import { createDefinitions } from "./definitions.ts";
 import { createDiscoverer } from "./discovery.ts";

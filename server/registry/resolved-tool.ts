@@ -4,7 +4,7 @@ import type { SecretResolver } from "../config/secrets.ts";
 import type { Definitions } from "./definitions.ts";
 import { toolName } from "./messages.ts";
 import { callableInstances, type ToolLocation } from "./resolve.ts";
-import type { Definition, SourceProblem, Target } from "./sources/source.ts";
+import type { Definition, SourceProblem, Target } from "../backends/source.ts";
 import { createTarget } from "./target.ts";
 
 /** A tool that is about to be called. */

@@ -5,7 +5,7 @@ import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js
 import { type Kysely, type Selectable, sql, type Transaction } from "kysely";
 import type { Tables } from "../storage/tables.ts";
 import { describeKey, keyText, type ServiceKey } from "./service-key.ts";
-import type { Definition } from "./sources/source.ts";
+import type { Definition } from "../backends/source.ts";
 import type { DiscoveryOutcome, RegistrationWrite } from "./store.ts";
 import type { RegistryServicesTable, StoredProblem } from "./tables.ts";
 

@@ -5,7 +5,7 @@ import { sql } from "kysely";
 import pLimit from "p-limit";
 import type { Database } from "../storage/database.ts";
 import type { ServiceKey } from "./service-key.ts";
-import type { Definition } from "./sources/source.ts";
+import type { Definition } from "../backends/source.ts";
 import { loadSnapshot } from "./store-snapshot.ts";
 import {
   changeRegistry,

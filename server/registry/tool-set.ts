@@ -3,7 +3,7 @@ import { setImmediate } from "node:timers/promises";
 import { deflateRawSync, inflateRawSync } from "node:zlib";
 import type { JsonObject } from "@bufbuild/protobuf";
 import type { LruCache } from "../lru-cache.ts";
-import type { DiscoveredTool } from "./sources/source.ts";
+import type { DiscoveredTool } from "../backends/source.ts";
 import { compareText } from "./version-order.ts";
 
 /**

@@ -7,7 +7,7 @@ import { ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_p
 import { expect, test } from "vitest";
 import type { ResolvedTool } from "../registry/registry.ts";
 import { createCaller } from "./caller.ts";
-import type { Backend, Input } from "./invocation.ts";
+import type { Backend, Input } from "../backends/invocation.ts";
 
 const tool: ResolvedTool = {
   name: "sample.Flood",

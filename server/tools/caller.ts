@@ -5,10 +5,10 @@ import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { milliseconds } from "../config/durations.ts";
 import type { Registry, ResolvedTool } from "../registry/registry.ts";
-import type { Definition } from "../registry/sources/source.ts";
+import type { Definition } from "../backends/source.ts";
 import { withBackendInfo } from "./backend-error.ts";
 import { createInstanceChooser } from "./choose-instance.ts";
-import type { Backend, Input, Invoker, Output } from "./invocation.ts";
+import type { Backend, Input, Invoker, Output } from "../backends/invocation.ts";
 import { createTimeout } from "./timeout.ts";
 
 /** Who is calling, and for how long. */

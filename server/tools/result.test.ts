@@ -2,7 +2,7 @@ import { create, fromBinary, type JsonValue, toBinary } from "@bufbuild/protobuf
 import { Code } from "@connectrpc/connect";
 import { CallToolsResponseSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { expect, test } from "vitest";
-import type { Output } from "./invocation.ts";
+import type { Output } from "../backends/invocation.ts";
 import { createResultList, toResult } from "./result.ts";
 
 const output = (json: JsonValue): Output => ({ json: () => json });

@@ -3,7 +3,7 @@ import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { DomainError, invalidArgument } from "@toolplane/framework";
 import type { ToolResultSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
-import type { Output } from "./invocation.ts";
+import type { Output } from "../backends/invocation.ts";
 
 type ToolResultInit = MessageInitShape<typeof ToolResultSchema>;
 

@@ -3,7 +3,7 @@ import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_
 import type { Logger } from "pino";
 import { milliseconds } from "../../config/durations.ts";
 import type { SecretResolver } from "../../config/secrets.ts";
-import type { ConnectionPool } from "../../tools/pool/connection-pool.ts";
+import type { ConnectionPool } from "../../pool/connection-pool.ts";
 import {
   type Catalogue,
   type CatalogueInstance,

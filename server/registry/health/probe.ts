@@ -12,9 +12,9 @@ import {
   Protocol,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { request } from "undici";
-import type { ConnectionPool } from "../../tools/pool/connection-pool.ts";
+import type { ConnectionPool } from "../../pool/connection-pool.ts";
 import { printable } from "../printable.ts";
-import type { Target } from "../sources/source.ts";
+import type { Target } from "../../backends/source.ts";
 
 /** What a health check found. */
 export interface Finding {

@@ -5,7 +5,7 @@ import { onTestFinished } from "vitest";
 import { createSecretResolver } from "../../config/secrets.ts";
 import type { Database } from "../../storage/database.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
-import { createConnectionPool } from "../../tools/pool/index.ts";
+import { createConnectionPool } from "../../pool/index.ts";
 import { createRegistry, type Registry, type RegistryOptions } from "../registry.ts";
 import { testOptions } from "./specs.ts";
 

@@ -10,7 +10,7 @@ import { systemClock } from "@toolplane/framework";
 import { createSecretResolver } from "../../config/secrets.ts";
 import { openDatabase } from "../../storage/database.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
-import { createConnectionPool } from "../../tools/pool/index.ts";
+import { createConnectionPool } from "../../pool/index.ts";
 import { createRegistry } from "../registry.ts";
 import { described, instance, testOptions } from "./specs.ts";
 

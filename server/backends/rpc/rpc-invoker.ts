@@ -4,8 +4,8 @@ import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { invalidArgument } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Input, Invocation, Invoker, Output } from "../invocation.ts";
-import type { ConnectionPool } from "../pool/index.ts";
-import { parseArguments } from "../schema/index.ts";
+import type { ConnectionPool } from "../../pool/index.ts";
+import { parseArguments } from "../../schema/index.ts";
 import { messageToJson } from "./rpc-any.ts";
 import { backendError, invalidResult } from "./rpc-error.ts";
 

@@ -20,9 +20,9 @@ import {
 } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 
-import { argumentsSchema, leadingComment, messageSchema } from "../../tools/schema/index.ts";
+import { argumentsSchema, leadingComment, messageSchema } from "../../schema/index.ts";
 import { linkFiles, MAX_FILES, serializeFiles } from "./descriptor-files.ts";
-import type { DiscoveredTool, Discovery, SourceProblem } from "./source.ts";
+import type { DiscoveredTool, Discovery, SourceProblem } from "../source.ts";
 
 export interface DescriptorSourceOptions {
   /** The descriptors with all their imports. */

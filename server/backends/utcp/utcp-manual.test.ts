@@ -5,8 +5,8 @@ import { createLogger, DomainError, systemClock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
-import { createConnectionPool } from "../../tools/pool/index.ts";
-import type { Discovery, Target } from "./source.ts";
+import { createConnectionPool } from "../../pool/index.ts";
+import type { Discovery, Target } from "../source.ts";
 import type { SecretLookup } from "./utcp-credentials.ts";
 import { discoverFromUtcpManual } from "./utcp-manual.ts";
 

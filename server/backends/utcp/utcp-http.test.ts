@@ -17,7 +17,7 @@ import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Invocation } from "../invocation.ts";
-import { createConnectionPool } from "../pool/index.ts";
+import { createConnectionPool } from "../../pool/index.ts";
 import { createUtcpBackend, type UtcpBackendOptions } from "./utcp-http.ts";
 
 const pool = createConnectionPool({ logger: createLogger({ level: "silent" }), clock: systemClock });

@@ -9,7 +9,7 @@ import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
 import type { Clock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
-import type { Target } from "../../registry/sources/source.ts";
+import type { Target } from "../backends/source.ts";
 import { Broker } from "./broker.ts";
 import type { ConnectionPool, TransportOptions } from "./connection-pool.ts";
 import { PoolDispatcher } from "./dispatcher.ts";

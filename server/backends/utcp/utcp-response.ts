@@ -3,7 +3,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { type Clock, errorDomain } from "@toolplane/framework";
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { toDuration } from "../../config/durations.ts";
-import type { ExchangeFailure, HttpAnswer } from "../../registry/sources/http-exchange.ts";
+import type { ExchangeFailure, HttpAnswer } from "./http-exchange.ts";
 
 /** How much of a failed answer's body the error carries, in bytes. */
 const MAX_EXCERPT_BYTES = 2048;

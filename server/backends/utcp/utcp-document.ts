@@ -1,7 +1,7 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
-import type { SourceProblem } from "./source.ts";
+import type { SourceProblem } from "../source.ts";
 
 /** More tools than this in one manual are a mistake of its author, or an attack. */
 const MAX_TOOLS = 10_000;

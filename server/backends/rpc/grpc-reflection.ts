@@ -2,11 +2,11 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type FileDescriptorProto, FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
-import { type ConnectionPool, domainErrorOf } from "../../tools/pool/index.ts";
+import { type ConnectionPool, domainErrorOf } from "../../pool/index.ts";
 import { isBuiltIn, MAX_FILES, missingSymbols } from "./descriptor-files.ts";
 import { chooseServices, discoverServices } from "./descriptors.ts";
 import { openReflection, type Question, type ReflectionStream } from "./reflection-stream.ts";
-import type { Discovery, SourceProblem, Target } from "./source.ts";
+import type { Discovery, SourceProblem, Target } from "../source.ts";
 
 export interface ReflectionOptions {
   /** Fully qualified names of the only services to offer. Empty: all but health and reflection. */

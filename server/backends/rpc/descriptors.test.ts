@@ -20,7 +20,7 @@ import { Idempotency, Streaming } from "@toolplane/gen/toolplane/registry/v1/too
 import { afterAll, describe, expect, it } from "vitest";
 import { readFiles } from "./descriptor-files.ts";
 import { discoverFromDescriptors, splitWords } from "./descriptors.ts";
-import type { Discovery } from "./source.ts";
+import type { Discovery } from "../source.ts";
 
 const folders: string[] = [];
 

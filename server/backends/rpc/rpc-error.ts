@@ -1,7 +1,7 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
-import { domainErrorOf } from "../pool/index.ts";
+import { domainErrorOf } from "../../pool/index.ts";
 
 /** Headers and trailers that belong to one hop or to the protocol spoken on it. */
 const HOP_HEADERS =

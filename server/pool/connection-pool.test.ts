@@ -10,8 +10,8 @@ import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import pino from "pino";
 import { request } from "undici";
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import { createFakeClock, type FakeClock } from "../../../framework/test-support/fake-clock.ts";
-import type { Target } from "../../registry/sources/source.ts";
+import { createFakeClock, type FakeClock } from "../../framework/test-support/fake-clock.ts";
+import type { Target } from "../backends/source.ts";
 import { type ConnectionPool, createConnectionPool, domainErrorOf, type PoolLimits } from "./index.ts";
 import {
   readStockDescriptors,
