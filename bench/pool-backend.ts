@@ -1,4 +1,4 @@
-import { startGrpcServer } from "../server/tools/pool/test-support/stock-grpc-server.ts";
+import { startGrpcServer } from "../server/pool/test-support/stock-grpc-server.ts";
 
 // The backend of bench/pool.ts, in a process of its own so that it does not compete with what is measured.
 const server = await startGrpcServer();

@@ -7,11 +7,8 @@ import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-no
 import { systemClock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import pino from "pino";
-import { createConnectionPool } from "../server/tools/pool/index.ts";
-import {
-  readStockDescriptors,
-  stockService,
-} from "../server/tools/pool/test-support/stock-connect-server.ts";
+import { createConnectionPool } from "../server/pool/index.ts";
+import { readStockDescriptors, stockService } from "../server/pool/test-support/stock-connect-server.ts";
 import type { BenchRow } from "./row.ts";
 
 /** Rounds of either side, taken in turns so that both meet the same conditions. */

@@ -1,6 +1,6 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
-import type { DiscoveredTool } from "../server/registry/sources/source.ts";
+import type { DiscoveredTool } from "../server/backends/source.ts";
 
 const nouns =
   "weather forecast order invoice payment customer account ledger shipment inventory product catalog review user profile session token policy rule metric alert incident deployment build artifact image cluster node volume bucket object file document page comment thread message channel topic queue job task schedule calendar event ticket issue project repository branch commit release package license".split(

@@ -8,10 +8,10 @@ import { createLogger, serve, systemClock } from "@toolplane/framework";
 import { RegistryService, ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { InstanceSpecSchema, ServiceSpecSchema } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { createSecretResolver } from "../server/config/secrets.ts";
+import { createConnectionPool } from "../server/pool/index.ts";
 import { createRegistry, type Registry } from "../server/registry/registry.ts";
 import { registryRoutes } from "../server/registry/service.ts";
 import { openDatabase } from "../server/storage/database.ts";
-import { createConnectionPool } from "../server/tools/pool/index.ts";
 import { createNumbers, describeQuery } from "./registry-corpus.ts";
 
 export interface Measurements {

@@ -11,15 +11,15 @@ import {
   type TlsOptions,
 } from "@toolplane/framework";
 import { documentedDescriptors } from "@toolplane/gen/toolplane/documented_descriptors.js";
+import { createRpcBackend } from "./backends/rpc/backend.ts";
+import { createUtcpBackend } from "./backends/utcp/backend.ts";
 import { createSecretResolver } from "./config/secrets.ts";
 import type { Settings } from "./config/settings.ts";
+import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
 import { createRegistry, OWN_SERVICE, type Registry } from "./registry/registry.ts";
 import { registryRoutes } from "./registry/service.ts";
 import { type Database, openDatabase } from "./storage/database.ts";
-import { createRpcBackend } from "./backends/rpc/rpc.ts";
-import { createUtcpBackend } from "./backends/utcp/utcp-http.ts";
 import { createCaller } from "./tools/caller.ts";
-import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
 import { toolRoutes } from "./tools/service.ts";
 import { version } from "./version.ts";
 

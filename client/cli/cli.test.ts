@@ -427,6 +427,18 @@ describe("call", () => {
     });
   });
 
+  it.each(["weather.Record", "weather.GetForecast"])(
+    "of %s ends when it is interrupted while it reads stdin",
+    async (tool) => {
+      const child = cli.start(["call", tool, "-"], { url: server.url });
+      const seen = server.requests.length;
+      await expect.poll(() => server.requests.length).toBeGreaterThan(seen);
+      child.kill("SIGINT");
+      const [code] = await once(child, "exit");
+      expect(code).toBe(ExitCode.interrupted);
+    },
+  );
+
   it("prints results as they come, and cancels the call when it is interrupted", async () => {
     const child = cli.start(["call", "weather.Hang", "city=x"], { url: server.url });
     const [line] = await once(createInterface({ input: child.stdout }), "line");

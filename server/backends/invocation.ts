@@ -1,7 +1,8 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import type { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
-import type { Definition, Target } from "./source.ts";
+import type { Target } from "../pool/target.ts";
+import type { Definition } from "./source.ts";
 
 /** One checked argument message, in the form that its invoker wants. Only the invoker that made it can use it. */
 export type Input = { readonly [inputBrand]: true };

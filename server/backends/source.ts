@@ -1,5 +1,4 @@
 import type { JsonObject } from "@bufbuild/protobuf";
-import type { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 
 /** A tool as its source describes it. */
@@ -52,13 +51,4 @@ export interface Discovery {
   readonly problems: readonly SourceProblem[];
   /** Undefined when nothing callable was learnt. */
   readonly definition: Definition | undefined;
-}
-
-/** One address of a service, and how to speak to it. */
-export interface Target {
-  /** Normalised: `http://host:port` or `https://host:port`, without a trailing slash, with a path for HTTP services. */
-  readonly endpoint: string;
-  readonly protocol: Protocol;
-  /** Headers to send with every request, secrets resolved. */
-  readonly headers: Headers;
 }

@@ -11,8 +11,8 @@ import pino from "pino";
 import { request } from "undici";
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { createFakeClock, type FakeClock } from "../../framework/test-support/fake-clock.ts";
-import type { Target } from "../backends/source.ts";
 import { type ConnectionPool, createConnectionPool, domainErrorOf, type PoolLimits } from "./index.ts";
+import type { Target } from "./target.ts";
 import {
   readStockDescriptors,
   startConnectServer,

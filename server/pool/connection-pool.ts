@@ -1,7 +1,7 @@
 import type { Transport } from "@connectrpc/connect";
 import type { UniversalClientFn } from "@connectrpc/connect/protocol";
 import type { Dispatcher } from "undici";
-import type { Target } from "../backends/source.ts";
+import type { Target } from "./target.ts";
 
 /** Shared connections to backends, under one set of limits for HTTP/1.1 and HTTP/2. */
 export interface ConnectionPool {

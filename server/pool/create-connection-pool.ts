@@ -9,7 +9,6 @@ import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
 import type { Clock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
-import type { Target } from "../backends/source.ts";
 import { Broker } from "./broker.ts";
 import type { ConnectionPool, TransportOptions } from "./connection-pool.ts";
 import { PoolDispatcher } from "./dispatcher.ts";
@@ -18,6 +17,7 @@ import { createPooledClient } from "./http-client.ts";
 import { defaultPoolLimits, type PoolLimits } from "./limits.ts";
 import { createLinkOpener } from "./open-link.ts";
 import { createRoute, type Route } from "./route.ts";
+import type { Target } from "./target.ts";
 
 export interface ConnectionPoolOptions {
   readonly logger: Logger;

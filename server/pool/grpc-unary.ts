@@ -15,7 +15,7 @@ import {
   validateTrailer,
 } from "@connectrpc/connect/protocol-grpc";
 import { type Clock, MAX_TIMER_MS } from "@toolplane/framework";
-import { createTimeout } from "../tools/timeout.ts";
+import { createTimeout } from "../timeout.ts";
 import type { Broker, Lease } from "./broker.ts";
 import { asConnectError, refusesCalls } from "./errors.ts";
 import type { H2Link } from "./h2-link.ts";

@@ -1,8 +1,8 @@
 import { notFound } from "@toolplane/framework";
+import type { Definition } from "../backends/source.ts";
 import { createLruCache } from "../lru-cache.ts";
 import type { CatalogueService } from "./catalogue.ts";
 import { describeKey } from "./service-key.ts";
-import type { Definition } from "../backends/source.ts";
 import type { Store } from "./store.ts";
 
 /** How many bytes of definitions are kept in memory. */

@@ -10,14 +10,14 @@ import {
   ServiceSpecSchema,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
+import { discoverFromDescriptors } from "../backends/rpc/descriptors.ts";
+import { discoverByReflection } from "../backends/rpc/grpc-reflection.ts";
+import type { Discovery, SourceProblem } from "../backends/source.ts";
+import { discoverFromUtcpManual } from "../backends/utcp/manual.ts";
 import type { SecretResolver } from "../config/secrets.ts";
 import type { ConnectionPool } from "../pool/connection-pool.ts";
 import { printable } from "./printable.ts";
 import { describeKey, keyText, type ServiceKey } from "./service-key.ts";
-import { discoverFromDescriptors } from "../backends/rpc/descriptors.ts";
-import { discoverByReflection } from "../backends/rpc/grpc-reflection.ts";
-import type { Discovery, SourceProblem } from "../backends/source.ts";
-import { discoverFromUtcpManual } from "../backends/utcp/utcp-manual.ts";
 import type { DiscoveryOutcome } from "./store.ts";
 import type { StoredProblem } from "./tables.ts";
 import { createTarget } from "./target.ts";

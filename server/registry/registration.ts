@@ -10,9 +10,9 @@ import {
   ServiceSpecSchema,
   SourceSchema,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { normalizeEndpoint } from "../backends/endpoint.ts";
 import { milliseconds } from "../config/durations.ts";
 import { DEFAULT_ENVIRONMENT, DEFAULT_VERSION, type ServiceKey } from "./service-key.ts";
-import { normalizeEndpoint } from "../backends/endpoint.ts";
 import type { DiscoveryOutcome, RegistrationWrite } from "./store.ts";
 import { effectiveProtocol } from "./target.ts";
 

@@ -11,8 +11,8 @@ import type { InstanceSpec, Service, ServiceSpec } from "@toolplane/gen/toolplan
 import type { SchemaProfile, Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Logger } from "pino";
 import type { SecretResolver } from "../config/secrets.ts";
-import type { Database } from "../storage/database.ts";
 import type { ConnectionPool } from "../pool/connection-pool.ts";
+import type { Database } from "../storage/database.ts";
 import { createCatalogue } from "./catalogue.ts";
 import { createDefinitions } from "./definitions.ts";
 import { createDiscoverer } from "./discovery.ts";

@@ -1,10 +1,11 @@
 import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import type { Definition, SourceProblem } from "../backends/source.ts";
 import type { SecretResolver } from "../config/secrets.ts";
+import type { Target } from "../pool/target.ts";
 import type { Definitions } from "./definitions.ts";
 import { toolName } from "./messages.ts";
 import { callableInstances, type ToolLocation } from "./resolve.ts";
-import type { Definition, SourceProblem, Target } from "../backends/source.ts";
 import { createTarget } from "./target.ts";
 
 /** A tool that is about to be called. */

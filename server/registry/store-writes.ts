@@ -3,9 +3,9 @@ import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { type Kysely, type Selectable, sql, type Transaction } from "kysely";
+import type { Definition } from "../backends/source.ts";
 import type { Tables } from "../storage/tables.ts";
 import { describeKey, keyText, type ServiceKey } from "./service-key.ts";
-import type { Definition } from "../backends/source.ts";
 import type { DiscoveryOutcome, RegistrationWrite } from "./store.ts";
 import type { RegistryServicesTable, StoredProblem } from "./tables.ts";
 

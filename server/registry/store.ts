@@ -3,9 +3,9 @@ import { DomainError } from "@toolplane/framework";
 import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { sql } from "kysely";
 import pLimit from "p-limit";
+import type { Definition } from "../backends/source.ts";
 import type { Database } from "../storage/database.ts";
 import type { ServiceKey } from "./service-key.ts";
-import type { Definition } from "../backends/source.ts";
 import { loadSnapshot } from "./store-snapshot.ts";
 import {
   changeRegistry,

@@ -5,7 +5,7 @@ import {
   type ServiceSpec,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { SecretResolver } from "../config/secrets.ts";
-import type { Target } from "../backends/source.ts";
+import type { Target } from "../pool/target.ts";
 
 /**
  * Where and how to reach an instance. Secrets are read anew each time. Throws a DomainError when one is missing or may

@@ -1,8 +1,8 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { expect, test } from "vitest";
-import { createLruCache } from "../lru-cache.ts";
 import type { DiscoveredTool } from "../backends/source.ts";
+import { createLruCache } from "../lru-cache.ts";
 import { decodeToolSet, encodeToolSet, type ToolSet } from "./tool-set.ts";
 import { compareText } from "./version-order.ts";
 

@@ -2,8 +2,8 @@ import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { deflateRawSync, inflateRawSync } from "node:zlib";
 import type { JsonObject } from "@bufbuild/protobuf";
-import type { LruCache } from "../lru-cache.ts";
 import type { DiscoveredTool } from "../backends/source.ts";
+import type { LruCache } from "../lru-cache.ts";
 import { compareText } from "./version-order.ts";
 
 /**

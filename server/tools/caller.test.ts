@@ -5,9 +5,9 @@ import { HealthStatus, Protocol } from "@toolplane/gen/toolplane/registry/v1/ser
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { expect, test } from "vitest";
+import type { Backend, Input } from "../backends/invocation.ts";
 import type { ResolvedTool } from "../registry/registry.ts";
 import { createCaller } from "./caller.ts";
-import type { Backend, Input } from "../backends/invocation.ts";
 
 const tool: ResolvedTool = {
   name: "sample.Flood",

@@ -3,13 +3,13 @@ import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError, invalidArgument } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import type { Backend, Input, Invoker, Output } from "../backends/invocation.ts";
+import type { Definition } from "../backends/source.ts";
 import { milliseconds } from "../config/durations.ts";
 import type { Registry, ResolvedTool } from "../registry/registry.ts";
-import type { Definition } from "../backends/source.ts";
+import { createTimeout } from "../timeout.ts";
 import { withBackendInfo } from "./backend-error.ts";
 import { createInstanceChooser } from "./choose-instance.ts";
-import type { Backend, Input, Invoker, Output } from "../backends/invocation.ts";
-import { createTimeout } from "./timeout.ts";
 
 /** Who is calling, and for how long. */
 export interface CallerContext {

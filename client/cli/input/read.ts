@@ -1,12 +1,14 @@
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
+import { addAbortSignal } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import type { Io } from "../io.ts";
 import { UsageError } from "../usage-error.ts";
 
 /** Reads a file that an option or argument names. `-` is stdin. */
 export async function readBytes(path: string, io: Io): Promise<Uint8Array> {
-  if (path === "-") return await buffer(io.stdin);
+  // An interruption ends the wait for input that may never come.
+  if (path === "-") return await buffer(addAbortSignal(io.signal, io.stdin));
   try {
     return await readFile(path);
   } catch (error) {
@@ -20,9 +22,11 @@ export async function readText(path: string, io: Io): Promise<string> {
 
 /** The lines of stdin as they come, without empty ones. */
 export async function* readLines(io: Io): AsyncGenerator<string> {
-  for await (const line of createInterface({ input: io.stdin, crlfDelay: Number.POSITIVE_INFINITY })) {
+  const input = addAbortSignal(io.signal, io.stdin);
+  for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
     if (line.trim() !== "") yield line;
   }
+  io.signal.throwIfAborted();
 }
 
 function reasonOf(error: unknown): string {

@@ -18,9 +18,9 @@ import {
 } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { Idempotency, Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { afterAll, describe, expect, it } from "vitest";
+import type { Discovery } from "../source.ts";
 import { readFiles } from "./descriptor-files.ts";
 import { discoverFromDescriptors, splitWords } from "./descriptors.ts";
-import type { Discovery } from "../source.ts";
 
 const folders: string[] = [];
 

@@ -21,8 +21,8 @@ import {
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 
 import { argumentsSchema, leadingComment, messageSchema } from "../../schema/index.ts";
-import { linkFiles, MAX_FILES, serializeFiles } from "./descriptor-files.ts";
 import type { DiscoveredTool, Discovery, SourceProblem } from "../source.ts";
+import { linkFiles, MAX_FILES, serializeFiles } from "./descriptor-files.ts";
 
 export interface DescriptorSourceOptions {
   /** The descriptors with all their imports. */

@@ -20,12 +20,13 @@ import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Idempotency, Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import pino from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { createRpcBackend } from "./rpc.ts";
 import { type ConnectionPool, createConnectionPool } from "../../pool/index.ts";
+import type { Target } from "../../pool/target.ts";
 import { startConnectServer } from "../../pool/test-support/stock-connect-server.ts";
 import { type GrpcServer, startGrpcServer } from "../../pool/test-support/stock-grpc-server.ts";
+import type { Discovery } from "../source.ts";
+import { createRpcBackend } from "./backend.ts";
 import { discoverByReflection } from "./grpc-reflection.ts";
-import type { Discovery, Target } from "../source.ts";
 
 let pool: ConnectionPool;
 const cleanups: (() => unknown)[] = [];

@@ -3,10 +3,11 @@ import { type FileDescriptorProto, FileDescriptorProtoSchema } from "@bufbuild/p
 import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import { type ConnectionPool, domainErrorOf } from "../../pool/index.ts";
+import type { Target } from "../../pool/target.ts";
+import type { Discovery, SourceProblem } from "../source.ts";
 import { isBuiltIn, MAX_FILES, missingSymbols } from "./descriptor-files.ts";
 import { chooseServices, discoverServices } from "./descriptors.ts";
 import { openReflection, type Question, type ReflectionStream } from "./reflection-stream.ts";
-import type { Discovery, SourceProblem, Target } from "../source.ts";
 
 export interface ReflectionOptions {
   /** Fully qualified names of the only services to offer. Empty: all but health and reflection. */

@@ -10,7 +10,7 @@ import {
 } from "@toolplane/gen/grpc/reflection/v1/reflection_pb.js";
 import { ServerReflection as ServerReflectionAlpha } from "@toolplane/gen/grpc/reflection/v1alpha/reflection_pb.js";
 import type { ConnectionPool } from "../../pool/index.ts";
-import type { Target } from "../source.ts";
+import type { Target } from "../../pool/target.ts";
 
 export type Question = ServerReflectionRequest["messageRequest"];
 export type Answer = ServerReflectionResponse["messageResponse"];

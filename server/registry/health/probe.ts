@@ -13,8 +13,8 @@ import {
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { request } from "undici";
 import type { ConnectionPool } from "../../pool/connection-pool.ts";
+import type { Target } from "../../pool/target.ts";
 import { printable } from "../printable.ts";
-import type { Target } from "../../backends/source.ts";
 
 /** What a health check found. */
 export interface Finding {

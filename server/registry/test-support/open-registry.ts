@@ -3,9 +3,9 @@ import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_s
 import type { Logger } from "pino";
 import { onTestFinished } from "vitest";
 import { createSecretResolver } from "../../config/secrets.ts";
+import { createConnectionPool } from "../../pool/index.ts";
 import type { Database } from "../../storage/database.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
-import { createConnectionPool } from "../../pool/index.ts";
 import { createRegistry, type Registry, type RegistryOptions } from "../registry.ts";
 import { testOptions } from "./specs.ts";
 

@@ -8,9 +8,9 @@ import { flushCompileCache } from "node:module";
 import { tmpdir } from "node:os";
 import { systemClock } from "@toolplane/framework";
 import { createSecretResolver } from "../../config/secrets.ts";
+import { createConnectionPool } from "../../pool/index.ts";
 import { openDatabase } from "../../storage/database.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
-import { createConnectionPool } from "../../pool/index.ts";
 import { createRegistry } from "../registry.ts";
 import { described, instance, testOptions } from "./specs.ts";
 

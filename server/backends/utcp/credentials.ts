@@ -1,6 +1,6 @@
 import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
-import { HEADER_VALUE, type HttpTemplate } from "./utcp-template.ts";
+import { HEADER_VALUE, type HttpTemplate } from "./template.ts";
 
 /** Reads secrets by name for one destination; throws a DomainError when the secret may not be sent there. */
 export interface SecretLookup {

@@ -1,6 +1,6 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { type FieldViolation, invalidArgument } from "@toolplane/framework";
-import { expandUrl, HEADER_VALUE, type HttpTemplate } from "./utcp-template.ts";
+import { expandUrl, HEADER_VALUE, type HttpTemplate } from "./template.ts";
 
 /** The part of a request that depends on the arguments only. */
 export interface RequestPlan {

@@ -10,7 +10,7 @@ import {
 import { BadRequestSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "@toolplane/gen/google/rpc/status_pb.js";
 import { describe, expect, it } from "vitest";
-import { messageToJson } from "./rpc-any.ts";
+import { messageToJson } from "./any-json.ts";
 
 const registry = createRegistry(file_google_protobuf_any, StatusSchema, BadRequestSchema, DurationSchema);
 

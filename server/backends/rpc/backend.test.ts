@@ -5,9 +5,6 @@ import { DomainError, systemClock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import pino from "pino";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { discoverFromDescriptors } from "./descriptors.ts";
-import type { Definition } from "../source.ts";
-import type { Backend, Input, Invocation, Invoker } from "../invocation.ts";
 import { type ConnectionPool, createConnectionPool } from "../../pool/index.ts";
 import {
   type ConnectServer,
@@ -17,7 +14,10 @@ import {
   testCertificate,
 } from "../../pool/test-support/stock-connect-server.ts";
 import { type GrpcServer, startGrpcServer } from "../../pool/test-support/stock-grpc-server.ts";
-import { createRpcBackend } from "./rpc.ts";
+import type { Backend, Input, Invocation, Invoker } from "../invocation.ts";
+import type { Definition } from "../source.ts";
+import { createRpcBackend } from "./backend.ts";
+import { discoverFromDescriptors } from "./descriptors.ts";
 
 let descriptors: FileDescriptorSet;
 let definition: Definition;

@@ -4,12 +4,13 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Dispatcher } from "undici";
+import type { Target } from "../../pool/target.ts";
 import { createJsonSchemaCheck } from "../../schema/index.ts";
+import type { DiscoveredTool, Discovery, SourceProblem } from "../source.ts";
+import { fillTemplate, type SecretLookup } from "./credentials.ts";
+import { isObject, manualInvalid, readManual, type UtcpTool, writeManual } from "./document.ts";
 import { ExchangeError, exchange } from "./http-exchange.ts";
-import type { DiscoveredTool, Discovery, SourceProblem, Target } from "../source.ts";
-import { fillTemplate, type SecretLookup } from "./utcp-credentials.ts";
-import { isObject, manualInvalid, readManual, type UtcpTool, writeManual } from "./utcp-document.ts";
-import { baseOf, expandUrl, type HttpMethod, parseHttpTemplate } from "./utcp-template.ts";
+import { baseOf, expandUrl, type HttpMethod, parseHttpTemplate } from "./template.ts";
 
 const MAX_MANUAL_BYTES = 16 * 1024 * 1024;
 /** Compiling schemas of a large manual must not hold up other requests: let them in after so many. */

@@ -6,9 +6,10 @@ import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { createConnectionPool } from "../../pool/index.ts";
-import type { Discovery, Target } from "../source.ts";
-import type { SecretLookup } from "./utcp-credentials.ts";
-import { discoverFromUtcpManual } from "./utcp-manual.ts";
+import type { Target } from "../../pool/target.ts";
+import type { Discovery } from "../source.ts";
+import type { SecretLookup } from "./credentials.ts";
+import { discoverFromUtcpManual } from "./manual.ts";
 
 const pool = createConnectionPool({ logger: createLogger({ level: "silent" }), clock: systemClock });
 const { dispatcher } = pool;

@@ -3,11 +3,11 @@ import { type Any, anyIs, anyPack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { invalidArgument } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
-import type { Input, Invocation, Invoker, Output } from "../invocation.ts";
 import type { ConnectionPool } from "../../pool/index.ts";
 import { parseArguments } from "../../schema/index.ts";
-import { messageToJson } from "./rpc-any.ts";
-import { backendError, invalidResult } from "./rpc-error.ts";
+import type { Input, Invocation, Invoker, Output } from "../invocation.ts";
+import { messageToJson } from "./any-json.ts";
+import { backendError, invalidResult } from "./backend-error.ts";
 
 export interface RpcInvokerOptions {
   readonly pool: ConnectionPool;

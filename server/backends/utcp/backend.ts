@@ -3,16 +3,16 @@ import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError, invalidArgument, notFound, systemClock } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Dispatcher } from "undici";
-import { ExchangeError, exchange } from "./http-exchange.ts";
-import type { Definition } from "../source.ts";
-import { fillTemplate, type SecretLookup } from "./utcp-credentials.ts";
-import { isObject, readManual, type UtcpTool } from "./utcp-document.ts";
-import { headersFor } from "./utcp-manual.ts";
-import { baseOf, type HttpTemplate, parseHttpTemplate } from "./utcp-template.ts";
-import type { Backend, Input, Invocation, Invoker, Output } from "../invocation.ts";
 import { createJsonSchemaCheck } from "../../schema/index.ts";
-import { planRequest, type RequestPlan } from "./utcp-request.ts";
-import { exchangeError, readResult, statusError } from "./utcp-response.ts";
+import type { Backend, Input, Invocation, Invoker, Output } from "../invocation.ts";
+import type { Definition } from "../source.ts";
+import { fillTemplate, type SecretLookup } from "./credentials.ts";
+import { isObject, readManual, type UtcpTool } from "./document.ts";
+import { ExchangeError, exchange } from "./http-exchange.ts";
+import { headersFor } from "./manual.ts";
+import { planRequest, type RequestPlan } from "./request.ts";
+import { exchangeError, readResult, statusError } from "./response.ts";
+import { baseOf, type HttpTemplate, parseHttpTemplate } from "./template.ts";
 
 export interface UtcpBackendOptions {
   readonly pool: { readonly dispatcher: Dispatcher };

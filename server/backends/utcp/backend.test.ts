@@ -16,9 +16,9 @@ import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { Invocation } from "../invocation.ts";
 import { createConnectionPool } from "../../pool/index.ts";
-import { createUtcpBackend, type UtcpBackendOptions } from "./utcp-http.ts";
+import type { Invocation } from "../invocation.ts";
+import { createUtcpBackend, type UtcpBackendOptions } from "./backend.ts";
 
 const pool = createConnectionPool({ logger: createLogger({ level: "silent" }), clock: systemClock });
 const servers: Server[] = [];

@@ -3,11 +3,11 @@ import type { DescMethod, FileRegistry } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { DomainError, notFound } from "@toolplane/framework";
 import { createLruCache } from "../../lru-cache.ts";
-import { readFiles } from "./descriptor-files.ts";
-import type { Definition } from "../source.ts";
-import type { Backend, Invoker } from "../invocation.ts";
 import type { ConnectionPool } from "../../pool/index.ts";
-import { createRpcInvoker } from "./rpc-invoker.ts";
+import type { Backend, Invoker } from "../invocation.ts";
+import type { Definition } from "../source.ts";
+import { readFiles } from "./descriptor-files.ts";
+import { createRpcInvoker } from "./invoker.ts";
 
 export interface RpcBackendOptions {
   readonly pool: ConnectionPool;
