@@ -130,7 +130,7 @@ function toRows(found: Measurements): BenchRow[] {
     what,
     ours,
     peer: "–",
-    peerName: "–",
+    peerName: "",
     ratio: "–",
     target,
     pass,

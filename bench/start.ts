@@ -31,7 +31,7 @@ async function startOnce(dataDir: string): Promise<number> {
   const begin = performance.now();
   const server = spawn(process.execPath, [CLI, "serve"], {
     env: { ...process.env, TOOLPLANE_LISTEN: "127.0.0.1:0", TOOLPLANE_DATA_DIR: dataDir },
-    stdio: ["ignore", "pipe", "inherit"],
+    stdio: ["ignore", "pipe", "ignore"],
   });
   try {
     await serving(server);
