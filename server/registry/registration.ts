@@ -45,7 +45,8 @@ export function completeRegistration(
     return { key, spec, instance: copy, leaseTtlMs: undefined };
   }
   copy.lifetime = Lifetime.LEASED;
-  const leaseTtlMs = milliseconds(copy.leaseTtl, defaultLeaseTtlMs);
+  // Leases are kept in whole milliseconds, and last no shorter than asked for.
+  const leaseTtlMs = Math.ceil(milliseconds(copy.leaseTtl, defaultLeaseTtlMs));
   copy.leaseTtl = durationFromMs(leaseTtlMs);
   return { key, spec, instance: copy, leaseTtlMs };
 }

@@ -41,6 +41,9 @@ export interface HealthHistoryStore {
   prune(retentionMs: number): Promise<number>;
 }
 
+/** What an `integer` of PostgreSQL holds at most. A check lasts longer than that while the machine sleeps. */
+const MAX_INTEGER = 2 ** 31 - 1;
+
 /** A statement that deletes more than this may hold others up. */
 const PRUNED_AT_ONCE = 10_000;
 
@@ -57,7 +60,7 @@ export function createHealthHistoryStore({ kysely }: Pick<Database, "kysely">): 
           ${records.map(({ instanceId }) => instanceId)}::text[],
           ${records.map(({ status }) => status)}::smallint[],
           ${records.map(({ message }) => message)}::text[],
-          ${records.map(({ latencyMs }) => Math.round(latencyMs * 1_000))}::integer[],
+          ${records.map(({ latencyMs }) => Math.min(Math.round(latencyMs * 1_000), MAX_INTEGER))}::integer[],
           ${records.map(({ time }) => time.toISOString())}::timestamptz[]
         )
       `.execute(kysely);
