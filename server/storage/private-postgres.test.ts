@@ -1,7 +1,18 @@
 import { type ChildProcess, execFileSync, fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { chmod, chown, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  mkdir,
+  mkdtemp,
+  readdir,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Code } from "@connectrpc/connect";
@@ -252,7 +263,9 @@ describe("a private PostgreSQL", () => {
   });
 
   it("works in a folder whose path is too long for a socket", async () => {
-    const path = join(dataDir, "long ".repeat(20), "long, ".repeat(20));
+    const parent = join(dataDir, "long ".repeat(20));
+    await mkdir(parent);
+    const path = join(parent, "long, ".repeat(20));
     const database = await openPrivate(path);
     await database.ping();
     const { socketDir } = (await readPidFile(join(path, "postgres"))) ?? {};
@@ -273,12 +286,33 @@ describe("a private PostgreSQL", () => {
   it("says when the data directory cannot be used", async () => {
     const file = join(folder, "file");
     await writeFile(file, "");
-    for (const path of [file, join(file, "below")]) {
+    const link = join(folder, "link");
+    await symlink(join(folder, "absent"), link);
+    for (const [path, why] of [
+      [file, "is a file and not a folder"],
+      [join(file, "below"), "cannot be created or written to (ENOTDIR)"],
+      [join(folder, "absent", "data"), `there is no folder ${join(folder, "absent")}`],
+      [link, "is a symbolic link to what does not exist"],
+    ] as const) {
       const init = await refusal(openPrivate(path));
       expect(init).toMatchObject({ code: Code.FailedPrecondition, reason: "DATA_DIRECTORY_UNUSABLE" });
-      expect(init.message).toContain("TOOLPLANE_DATA_DIR");
+      expect(init.message).toContain(`data_dir ${path} `);
+      expect(init.message).toContain(why);
+      expect(init.message).toContain("--data-dir, TOOLPLANE_DATA_DIR");
     }
   });
+
+  if (process.platform === "linux") {
+    it.each(["/proc/none", "/proc/none/below", "/proc/self", "/sys/none"])(
+      "does not wait for ever for %s, where no folder can be",
+      async (path) => {
+        expect(await refusal(openPrivate(path))).toMatchObject({
+          reason: "DATA_DIRECTORY_UNUSABLE",
+          message: expect.stringContaining(`data_dir ${path} `),
+        });
+      },
+    );
+  }
 
   it("says that it is down, and keeps trying, when its files have disappeared", async () => {
     const database = await openPrivate();
@@ -293,6 +327,21 @@ describe("a private PostgreSQL", () => {
   });
 
   if (isRoot) {
+    it("says when an ordinary user may not write to the data directory", async () => {
+      await chmod(folder, 0o755);
+      await rm(join(dataDir, "postgres"), { recursive: true });
+      await chmod(dataDir, 0o755);
+      const child = fork(ownerScript, [dataDir], {
+        execArgv: ["--conditions=toolplane-source"],
+        stdio: ["ignore", "ignore", "pipe", "ipc"],
+        uid: 12_345,
+        gid: 12_345,
+      });
+      children.push(child);
+      const text = (await child.stderr?.setEncoding("utf8").toArray())?.join("");
+      expect(text).toContain(`data_dir ${dataDir} cannot be created or written to (EACCES)`);
+    });
+
     it("runs for an ordinary user, who cannot use what belongs to another one", async () => {
       const identity = { uid: 12_345, gid: 12_345 };
       await chmod(folder, 0o755);

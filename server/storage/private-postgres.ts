@@ -9,7 +9,7 @@ import { databaseUnavailable, diskFull, endsSession, toDatabaseError } from "./d
 import { codeOf } from "./error-code.ts";
 import { findBinaries, reachableBinaries } from "./private/binaries.ts";
 import { ensureCluster, ROLE, removeUnfinishedClusters } from "./private/cluster.ts";
-import { locate, prepareSocketDir } from "./private/location.ts";
+import { locate, prepareSocketDir, unusableDataDir } from "./private/location.ts";
 import {
   isPostmasterOf,
   PORT,
@@ -75,7 +75,9 @@ export async function startPrivatePostgres(options: PrivatePostgresOptions): Pro
   const { cluster, identity, logFile } = location;
   const postmaster = { binaries, cluster, socketDir, logFile, identity };
   const server = new Server(postmaster, location.dataDir, options.logger, options.clock);
-  await server.start();
+  await server.start().catch((error: unknown) => {
+    throw explainFileError(error, options.dataDir);
+  });
   await removeUnfinishedClusters(location, options.logger);
   return server;
 }
@@ -93,20 +95,17 @@ async function prepare(options: PrivatePostgresOptions) {
   return { location, binaries, socketDir };
 }
 
+/** `/proc` calls "not there" what cannot be created in it. */
+const unwritable = new Set(["EACCES", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOTDIR", "EPERM", "EROFS"]);
+
 function explainFileError(error: unknown, dataDir: string): unknown {
   const code = codeOf(error);
   if (code === "ENOSPC" || code === "EDQUOT") {
     return diskFull(error);
   }
-  if (code !== undefined && ["EACCES", "EEXIST", "ENOTDIR", "EPERM", "EROFS"].includes(code)) {
-    return storageConfigurationError(
-      "DATA_DIRECTORY_UNUSABLE",
-      "TOOLPLANE_DATA_DIR",
-      `data directory ${dataDir} cannot be created or written to (${code}); set TOOLPLANE_DATA_DIR to another folder`,
-      error,
-    );
-  }
-  return error;
+  return code !== undefined && unwritable.has(code)
+    ? unusableDataDir(dataDir, `cannot be created or written to (${code})`, error)
+    : error;
 }
 
 class Server implements PrivatePostgres {

@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
 import { chown, lstat, mkdir, realpath, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import type { DomainError } from "@toolplane/framework";
 import { storageConfigurationError } from "../configuration-error.ts";
 import { codeOf } from "../error-code.ts";
 
@@ -33,7 +34,7 @@ export interface Location {
  * the user that the cluster belongs to, which is `nobody` when it is new.
  */
 export async function locate(dataDirOption: string): Promise<Location> {
-  await mkdir(dataDirOption, { recursive: true, mode: 0o700 });
+  await makeFolder(dataDirOption);
   const dataDir = await realpath(dataDirOption);
   const cluster = join(dataDir, "postgres");
   const logFile = join(dataDir, "postgres.log");
@@ -58,6 +59,45 @@ export async function locate(dataDirOption: string): Promise<Location> {
     );
   }
   return { dataDir, cluster, logFile, identity };
+}
+
+/**
+ * Creates a folder unless it is there. The folder that it lies in must exist: a path that was mistyped, or a volume that is
+ * not mounted, would otherwise begin an empty database. Besides, Node never returns from creating folders recursively where
+ * none can be, as below `/proc`.
+ */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const parent = dirname(resolve(path));
+    switch (codeOf(error)) {
+      case "EEXIST":
+        if ((await ownerOf(path)) === undefined) {
+          throw unusableDataDir(path, "is a symbolic link to what does not exist", error);
+        }
+        if (!(await stat(path)).isDirectory()) {
+          throw unusableDataDir(path, "is a file and not a folder", error);
+        }
+        return;
+      case "ENOENT":
+        throw (await ownerOf(parent)) === undefined
+          ? unusableDataDir(path, `cannot be created: there is no folder ${parent}`, error)
+          : error;
+      default:
+        throw error;
+    }
+  }
+}
+
+/** The data directory has to be another one. `problem` continues a sentence that begins with its path. */
+export function unusableDataDir(path: string, problem: string, cause: unknown): DomainError {
+  return storageConfigurationError(
+    "DATA_DIRECTORY_UNUSABLE",
+    "TOOLPLANE_DATA_DIR",
+    `the data_dir ${path} ${problem}; set data_dir (--data-dir, TOOLPLANE_DATA_DIR) to a folder that this process may create and write to`,
+    cause,
+  );
 }
 
 /**
