@@ -9,6 +9,10 @@ const common = {
   ssr: { resolve: { conditions: ["toolplane-source"], externalConditions: ["toolplane-source"] } },
 };
 
+// How long a condition may take to hold. It bounds a failure, it measures nothing: on a busy machine a process
+// starts in seconds, so the default of 1 s would fail tests of code that is right.
+const waiting = { poll: { timeout: 20_000 } };
+
 export default defineConfig({
   test: {
     // Each file starts real servers, some a database: more at once than cores only makes all of them slower.
@@ -29,6 +33,7 @@ export default defineConfig({
             "**/dist/**",
             ...(process.getuid?.() === 0 ? [] : ["**/full-disk.test.ts"]),
           ],
+          expect: waiting,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },
@@ -38,6 +43,7 @@ export default defineConfig({
         test: {
           name: "polyglot",
           include: ["test/polyglot/*.test.ts"],
+          expect: waiting,
           testTimeout: 120_000,
           hookTimeout: 300_000,
         },
@@ -47,6 +53,7 @@ export default defineConfig({
         test: {
           name: "browser",
           include: ["test/browser/*.test.ts"],
+          expect: waiting,
           testTimeout: 60_000,
           hookTimeout: 120_000,
         },

@@ -49,7 +49,7 @@ test("a killed instance is gone after its lease, and no call is sent to it from 
   // Registers itself with a lease of 5 s.
   const service = await startExample(examples.text, { TOOLPLANE_URL: server.url });
   running.push(service);
-  await vi.waitFor(() => toolplane.callTool("text.AnalyzeText", { text: "x" }), { timeout: 10_000 });
+  await vi.waitFor(() => toolplane.callTool("text.AnalyzeText", { text: "x" }), { timeout: 20_000 });
 
   await service.kill();
   for await (const { event } of toolplane.watchServices({ name: "text" })) {
@@ -98,17 +98,14 @@ test("/healthz says that the process lives, /readyz that its database answers", 
   }
   try {
     expect(await status("/healthz")).toBe(200);
-    await vi.waitFor(async () => expect(await status("/readyz")).toBe(503), {
-      timeout: 20_000,
-      interval: 200,
-    });
+    await expect.poll(() => status("/readyz"), { interval: 200 }).toBe(503);
     expect(await status("/healthz")).toBe(200);
   } finally {
     for (const pid of connections) {
       process.kill(pid, "SIGCONT");
     }
   }
-  await vi.waitFor(async () => expect(await status("/readyz")).toBe(200), { timeout: 20_000, interval: 200 });
+  await expect.poll(() => status("/readyz"), { interval: 200 }).toBe(200);
 });
 
 /** The postmaster and the processes that serve its connections. */

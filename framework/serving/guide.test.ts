@@ -16,7 +16,7 @@ import {
   type RegisterServiceRequest,
   RegistryService,
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Http2Server, startHttp2Server } from "../test-support/http2-server.ts";
 import { defaultLimits } from "./limits.ts";
 
@@ -181,14 +181,14 @@ describe("the guide to writing a service", () => {
   });
 
   it("registers, and deregisters when it is stopped", async () => {
-    await vi.waitFor(() => expect(registered).toHaveLength(1));
+    await expect.poll(() => registered).toHaveLength(1);
     expect(registered).toMatchObject([
       { service: { name: "text", version: "0.0.0" }, instance: { endpoint: url } },
     ]);
 
     server?.kill("SIGTERM");
 
-    await vi.waitFor(() => expect(server?.exitCode).toBe(0));
+    await expect.poll(() => server?.exitCode).toBe(0);
     expect(deregistered).toEqual([registered[0]?.instance?.id]);
   });
 });

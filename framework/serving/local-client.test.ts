@@ -73,8 +73,8 @@ describe.each([
       break;
     }
     left.abort();
-    await vi.waitFor(() => expect(ended).toHaveBeenCalledOnce());
-    await vi.waitFor(() => expect(server.logged.filter(({ msg }) => msg === "call")).toHaveLength(1));
+    await expect.poll(() => ended).toHaveBeenCalledOnce();
+    await expect.poll(() => server.logged.filter(({ msg }) => msg === "call")).toHaveLength(1);
   });
 
   test("and keeps to a deadline", async () => {
@@ -82,11 +82,9 @@ describe.each([
     const client = createClient(SampleService, transportTo(server));
     const error = await client.echo({ value: "" }, { timeoutMs: 20 }).catch(ConnectError.from);
     expect(error).toMatchObject({ code: Code.DeadlineExceeded });
-    await vi.waitFor(() =>
-      expect(server.logged.filter(({ msg }) => msg === "call")).toMatchObject([
-        { code: expect.stringMatching(/deadline_exceeded|canceled/) },
-      ]),
-    );
+    await expect
+      .poll(() => server.logged.filter(({ msg }) => msg === "call"))
+      .toMatchObject([{ code: expect.stringMatching(/deadline_exceeded|canceled/) }]);
   });
 });
 

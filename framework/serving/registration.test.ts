@@ -114,12 +114,12 @@ async function passUntil(holds: () => void, stepMs = 500): Promise<void> {
       clock.advance(stepMs);
       holds();
     },
-    { interval: 2, timeout: 10_000 },
+    { interval: 2, timeout: 20_000 },
   );
 }
 
 async function becomes(state: RegistrationState): Promise<void> {
-  await vi.waitFor(() => expect(registration?.state).toBe(state), { interval: 2 });
+  await expect.poll(() => registration?.state, { interval: 2 }).toBe(state);
 }
 
 /** What people see: everything above debug. */
@@ -161,11 +161,11 @@ describe("an instance", () => {
     await becomes("registered");
 
     for (let beat = 1; beat <= 3; beat++) {
-      await vi.waitFor(() => expect(clock.pending).toBe(1));
+      await expect.poll(() => clock.pending).toBe(1);
       clock.advance(HEARTBEAT_MS * 0.8 - 1);
       expect(clock.pending).toBe(1);
       clock.advance(HEARTBEAT_MS * 0.2 + 1);
-      await vi.waitFor(() => expect(registry.renewals).toBe(beat));
+      await expect.poll(() => registry.renewals).toBe(beat);
     }
     expect(registry.registered).toHaveLength(1);
     expect(visible()).toEqual(["registered"]);
@@ -225,7 +225,7 @@ describe("a registry that is in trouble", () => {
     server = await startHttp2Server(registry.routes, server.port);
     await passUntil(() => expect(registry.renewals).toBe(1), 100);
 
-    await vi.waitFor(() => expect(visible()).toHaveLength(3));
+    await expect.poll(() => visible()).toHaveLength(3);
     expect(states).toEqual(["registered"]);
     expect(visible()).toEqual([
       "registered",
@@ -280,18 +280,14 @@ describe("a registry that is in trouble", () => {
       hung++;
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     };
-    await vi.waitFor(() => expect(clock.pending).toBe(1));
+    await expect.poll(() => clock.pending).toBe(1);
     clock.advance(400);
-    await vi.waitFor(() => expect(hung).toBe(1));
+    await expect.poll(() => hung).toBe(1);
     registry.before = () => {};
 
-    await vi.waitFor(
-      () =>
-        expect(visible()).toContain(
-          "registry does not accept the registration; trying on (DeadlineExceeded)",
-        ),
-      { timeout: 5_000 },
-    );
+    await expect
+      .poll(() => visible())
+      .toContain("registry does not accept the registration; trying on (DeadlineExceeded)");
     await passUntil(() => expect(registry.renewals).toBeGreaterThan(0), 10);
   });
 
@@ -337,12 +333,12 @@ describe("stop", () => {
       signal.throwIfAborted();
     };
     register(server.url);
-    await vi.waitFor(() => expect(registry.registered).toHaveLength(1));
+    await expect.poll(() => registry.registered).toHaveLength(1);
     registry.before = () => {};
 
     await registration?.stop();
 
-    await vi.waitFor(() => expect(aborted).toHaveBeenCalledOnce());
+    await expect.poll(() => aborted).toHaveBeenCalledOnce();
     expect(registry.deregistrations).toEqual([registration?.instanceId]);
     expect(registry.instances.size).toBe(0);
   });

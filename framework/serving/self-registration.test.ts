@@ -82,7 +82,7 @@ it("registers a server with everything that it says of itself", async () => {
   );
   cleanups.push(() => registration?.stop());
 
-  await vi.waitFor(() => expect(register).toHaveBeenCalledOnce());
+  await expect.poll(() => register).toHaveBeenCalledOnce();
   expect(register.mock.calls[0]).toMatchObject([
     {
       service: {

@@ -121,10 +121,10 @@ describe("HTTP/2 connections", () => {
     const server = await grpcServer({ maxConcurrentStreams: 3 });
     const [pool] = createPool({ maxConnectionsPerHost: 2 });
     const calls = times(10, () => quote(pool, server.url, "WAIT"));
-    await vi.waitFor(() => expect(server.running.now).toBe(6));
+    await expect.poll(() => server.running.now).toBe(6);
     expect(pool.stats().connections.map(({ activeRequests }) => activeRequests)).toEqual([3, 3]);
     server.letGo();
-    await vi.waitFor(() => expect(server.running.now).toBe(4));
+    await expect.poll(() => server.running.now).toBe(4);
     server.letGo();
     await Promise.all(calls);
     expect(server.running.most).toBe(6);
@@ -135,11 +135,11 @@ describe("HTTP/2 connections", () => {
     const server = await grpcServer({ maxConcurrentStreams: 4 });
     const [pool] = createPool();
     const calls = times(8, () => quote(pool, server.url, "WAIT"));
-    await vi.waitFor(() => expect(server.running.now).toBe(8));
+    await expect.poll(() => server.running.now).toBe(8);
     server.letGo();
     await Promise.all(calls);
     const more = times(4, () => quote(pool, server.url, "WAIT"));
-    await vi.waitFor(() => expect(server.running.now).toBe(4));
+    await expect.poll(() => server.running.now).toBe(4);
     expect(pool.stats().connections.map(({ activeRequests }) => activeRequests)).toEqual([2, 2]);
     server.letGo();
     await Promise.all(more);
@@ -149,7 +149,7 @@ describe("HTTP/2 connections", () => {
     const server = await grpcServer();
     const [pool] = createPool();
     const running = failure(quote(pool, server.url, "SLOW"));
-    await vi.waitFor(() => expect(server.started).toContain("SLOW"));
+    await expect.poll(() => server.started).toContain("SLOW");
     server.close();
     expect(await running).toMatchObject({
       code: Code.Unavailable,
@@ -164,7 +164,7 @@ describe("HTTP/2 connections", () => {
     const server = await grpcServer();
     const [pool, clock] = createPool({ maxAgeMs: 1_000 });
     const old = quote(pool, server.url, "WAIT");
-    await vi.waitFor(() => expect(server.running.now).toBe(1));
+    await expect.poll(() => server.running.now).toBe(1);
     clock.advance(1_000);
     await quote(pool, server.url, "ACME");
     expect(pool.stats().connections.map(({ ageMs, activeRequests }) => [ageMs, activeRequests])).toEqual([
@@ -173,14 +173,14 @@ describe("HTTP/2 connections", () => {
     ]);
     server.letGo();
     await old;
-    await vi.waitFor(() => expect(pool.stats().connections).toHaveLength(1));
+    await expect.poll(() => pool.stats().connections).toHaveLength(1);
   });
 
   it("that are only too old are still used when the limits allow no other", async () => {
     const server = await grpcServer();
     const [pool, clock] = createPool({ maxAgeMs: 1_000, maxConnections: 1 });
     const old = quote(pool, server.url, "WAIT");
-    await vi.waitFor(() => expect(server.running.now).toBe(1));
+    await expect.poll(() => server.running.now).toBe(1);
     clock.advance(1_000);
     await quote(pool, server.url, "ACME");
     expect(pool.stats().connections).toHaveLength(1);
@@ -205,11 +205,9 @@ describe("HTTP/2 connections", () => {
       clock.advance(1);
       await quote(pool, server.url, "ACME");
     }
-    await vi.waitFor(() =>
-      expect(pool.stats().connections.map(({ origin }) => origin)).toEqual(
-        servers.slice(1).map(({ url }) => url),
-      ),
-    );
+    await expect
+      .poll(() => pool.stats().connections.map(({ origin }) => origin))
+      .toEqual(servers.slice(1).map(({ url }) => url));
   });
 
   it("on which too many calls failed are replaced", async () => {
@@ -220,7 +218,7 @@ describe("HTTP/2 connections", () => {
     }
     expect(pool.stats().connections).toEqual([expect.objectContaining({ requests: 9, failures: 5 })]);
     await failure(quote(pool, server.url, "DOWN"));
-    await vi.waitFor(() => expect(pool.stats().connections).toHaveLength(0));
+    await expect.poll(() => pool.stats().connections).toHaveLength(0);
     await quote(pool, server.url, "ACME");
   });
 
@@ -242,18 +240,21 @@ describe("HTTP/2 connections", () => {
     const url = await listen(server);
     const [pool] = createPool();
     const calls = [quote(pool, url, "ACME")];
-    await vi.waitFor(() => expect(streams).toHaveLength(1));
+    await expect.poll(() => streams).toHaveLength(1);
     sessions[0]?.goaway(http2.constants.NGHTTP2_NO_ERROR);
-    await vi.waitFor(() => {
-      calls.push(quote(pool, url, "ACME"));
-      expect(sessions).toHaveLength(2);
-    });
-    await vi.waitFor(() => expect(streams).toHaveLength(calls.length));
+    await vi.waitFor(
+      () => {
+        calls.push(quote(pool, url, "ACME"));
+        expect(sessions).toHaveLength(2);
+      },
+      { timeout: 20_000 },
+    );
+    await expect.poll(() => streams).toHaveLength(calls.length);
     for (const stream of streams) {
       answerGrpc(stream);
     }
     await Promise.all(calls);
-    await vi.waitFor(() => expect(pool.stats().connections).toHaveLength(1));
+    await expect.poll(() => pool.stats().connections).toHaveLength(1);
   });
 
   it("whose peer went silent are found by a ping", async () => {
@@ -282,9 +283,9 @@ describe("HTTP/2 connections", () => {
     }
     clock.advance(10_000);
     const hanging = failure(quote(pool, url, "ACME"));
-    await vi.waitFor(() =>
-      expect(pool.stats().connections).toEqual([expect.objectContaining({ activeRequests: 1 })]),
-    );
+    await expect
+      .poll(() => pool.stats().connections)
+      .toEqual([expect.objectContaining({ activeRequests: 1 })]);
     clock.advance(5_000);
     expect(await hanging).toMatchObject({ code: Code.Unavailable });
     expect(pool.stats().connections).toHaveLength(0);
@@ -329,7 +330,7 @@ describe("the queue", () => {
     const server = await grpcServer({ maxConcurrentStreams: 1 });
     const [pool] = createPool({ maxConnectionsPerHost: 1, maxQueue: 2 });
     const calls = [quote(pool, server.url, "WAIT")];
-    await vi.waitFor(() => expect(server.running.now).toBe(1));
+    await expect.poll(() => server.running.now).toBe(1);
     calls.push(quote(pool, server.url, "ACME"), quote(pool, server.url, "ACME"));
     const error = await failure(quote(pool, server.url, "ACME"));
     expect(domainErrorOf(error)?.init).toMatchObject({
@@ -345,7 +346,7 @@ describe("the queue", () => {
     const server = await grpcServer({ maxConcurrentStreams: 1 });
     const [pool, clock] = createPool({ maxConnectionsPerHost: 1, queueTimeoutMs: 10_000 });
     const running = quote(pool, server.url, "WAIT");
-    await vi.waitFor(() => expect(server.running.now).toBe(1));
+    await expect.poll(() => server.running.now).toBe(1);
     const waiting = failure(quote(pool, server.url, "ACME"));
     clock.advance(10_000);
     expect(await waiting).toMatchObject({
@@ -360,7 +361,7 @@ describe("the queue", () => {
     const server = await grpcServer({ maxConcurrentStreams: 1 });
     const [pool] = createPool({ maxConnectionsPerHost: 1, maxQueue: 1 });
     const running = quote(pool, server.url, "WAIT");
-    await vi.waitFor(() => expect(server.running.now).toBe(1));
+    await expect.poll(() => server.running.now).toBe(1);
     const left = new AbortController();
     const waiting = failure(quote(pool, server.url, "ACME", { signal: left.signal }));
     left.abort(new ConnectError("never mind", Code.Canceled));
@@ -382,7 +383,7 @@ describe("the queue", () => {
     const [first, second] = await Promise.all([grpcServer(), grpcServer()]);
     const [pool] = createPool({ maxConnections: 1 });
     const running = quote(pool, first.url, "WAIT");
-    await vi.waitFor(() => expect(first.running.now).toBe(1));
+    await expect.poll(() => first.running.now).toBe(1);
     const waiting = quote(pool, second.url, "ACME");
     first.letGo();
     await Promise.all([running, waiting]);
@@ -410,13 +411,13 @@ describe("connecting", () => {
     const url = await listen(door);
     const [pool, clock] = createPool();
     const running = quote(pool, url, "WAIT");
-    await vi.waitFor(() => expect(server.running.now).toBe(1));
+    await expect.poll(() => server.running.now).toBe(1);
     const waiting = quote(pool, url, "ACME");
-    await vi.waitFor(() => expect(accepted).toBe(2));
+    await expect.poll(() => accepted).toBe(2);
     await new Promise((resolve) => setImmediate(resolve));
     expect(accepted).toBe(2);
     clock.advance(1_000);
-    await vi.waitFor(() => expect(accepted).toBe(3));
+    await expect.poll(() => accepted).toBe(3);
     server.letGo();
     await Promise.all([running, waiting]);
   });
@@ -425,13 +426,11 @@ describe("connecting", () => {
     const url = await listen(net.createServer());
     const [pool, clock] = createPool({ connectTimeoutMs: 5_000 });
     const calls = times(3, () => failure(quote(pool, url, "ACME")));
-    await vi.waitFor(() => expect(clock.pending).toBeGreaterThan(4));
-    await vi.waitFor(async () => {
-      clock.advance(5_000);
-      for (const error of await Promise.race([Promise.all(calls), []])) {
-        expect(error).toMatchObject({ code: Code.Unavailable });
-      }
-    });
+    await expect.poll(() => clock.pending).toBeGreaterThan(4);
+    clock.advance(5_000);
+    for (const error of await Promise.all(calls)) {
+      expect(error).toMatchObject({ code: Code.Unavailable });
+    }
     expect(domainErrorOf(await calls[0])?.init).toMatchObject({ reason: "UNREACHABLE" });
     expect(pool.stats().connections).toHaveLength(0);
   });
@@ -459,7 +458,7 @@ describe("connecting", () => {
     const server = await grpcServer({ maxConcurrentStreams: 1 });
     const [pool] = createPool({ maxConnectionsPerHost: 1 });
     const running = failure(quote(pool, server.url, "SLOW"));
-    await vi.waitFor(() => expect(server.started).toContain("SLOW"));
+    await expect.poll(() => server.started).toContain("SLOW");
     const waiting = failure(quote(pool, server.url, "ACME"));
     await pool.close();
     expect(await running).toMatchObject({ code: Code.Unavailable });
@@ -512,10 +511,10 @@ describe("HTTP/1.1 connections", () => {
       const response = await request(server.url, { dispatcher: pool.dispatcher });
       return response.body.text();
     });
-    await vi.waitFor(() => expect(waiting).toHaveLength(2));
+    await expect.poll(() => waiting).toHaveLength(2);
     expect(pool.stats().connections).toHaveLength(2);
     for (let answered = 0; answered < 4; answered++) {
-      await vi.waitFor(() => expect(waiting.length).toBeGreaterThan(answered));
+      await expect.poll(() => waiting.length).toBeGreaterThan(answered);
       waiting[answered]?.end("hello");
     }
     await Promise.all(calls);
@@ -541,7 +540,7 @@ describe("HTTP/1.1 connections", () => {
     const [pool] = createPool();
     const error = await failure(request(server.url, { dispatcher: pool.dispatcher }));
     expect(error).toMatchObject({ code: Code.Unavailable });
-    await vi.waitFor(() => expect(pool.stats().connections).toHaveLength(0));
+    await expect.poll(() => pool.stats().connections).toHaveLength(0);
   });
 
   it("are given up by requests that are aborted, running or waiting", async () => {
@@ -551,12 +550,12 @@ describe("HTTP/1.1 connections", () => {
     const calls = times(2, () =>
       failure(request(server.url, { dispatcher: pool.dispatcher, signal: left.signal })),
     );
-    await vi.waitFor(() => expect(pool.stats().connections).toHaveLength(1));
+    await expect.poll(() => pool.stats().connections).toHaveLength(1);
     left.abort(new ConnectError("never mind", Code.Canceled));
     for (const error of await Promise.all(calls)) {
       expect(error).toMatchObject({ code: Code.Canceled });
     }
-    await vi.waitFor(() => expect(pool.stats().connections).toHaveLength(0));
+    await expect.poll(() => pool.stats().connections).toHaveLength(0);
   });
 
   it("send bodies, and receive large ones slowly", async () => {

@@ -14,7 +14,7 @@ import { encodeEnvelope } from "@connectrpc/connect/protocol";
 import { systemClock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import pino from "pino";
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type ConnectionPool, createConnectionPool } from "./index.ts";
 import { readStockDescriptors, stockService } from "./test-support/stock-connect-server.ts";
 
@@ -257,9 +257,9 @@ describe("a unary gRPC call", () => {
     const error = await failure(call(url));
     expect(error).toBeInstanceOf(ConnectError);
     expect(error).toMatchObject({ code, rawMessage: expect.stringContaining(message) });
-    await vi.waitFor(() =>
-      expect(pool.stats().connections.filter(({ activeRequests }) => activeRequests > 0)).toEqual([]),
-    );
+    await expect
+      .poll(() => pool.stats().connections.filter(({ activeRequests }) => activeRequests > 0))
+      .toEqual([]);
   });
 
   it("is sent again when it was refused unseen", async () => {

@@ -102,7 +102,7 @@ test("a server that starts after it was registered is usable soon after", async 
 
   const ref = { name: "late", environment: "", version: "" };
   await expect
-    .poll(() => registry.getService(ref), { timeout: 15_000, interval: 20 })
+    .poll(() => registry.getService(ref), { interval: 20 })
     .toMatchObject({ state: ServiceState.READY, toolCount: 11, problems: [] });
 });
 
@@ -385,7 +385,7 @@ test("a lease that is renewed lasts, one that is not runs out", async () => {
   const leased = (id: string) =>
     registry.register(
       described({ name: "w" }),
-      instance({ id, endpoint: `localhost:${id.length}`, leaseTtl: { seconds: 1n } }),
+      instance({ id, endpoint: `localhost:${id.length}`, leaseTtl: { seconds: 3n } }),
     );
   await leased("kept");
   await leased("killed");
@@ -397,11 +397,11 @@ test("a lease that is renewed lasts, one that is not runs out", async () => {
   expect(ids()).toEqual(["kept", "killed", "permanent"]);
   const renewing = setInterval(() => void registry.renew("kept"), 200);
   try {
-    await expect.poll(ids, { timeout: 10_000 }).toEqual(["kept", "permanent"]);
+    await expect.poll(ids).toEqual(["kept", "permanent"]);
   } finally {
     clearInterval(renewing);
   }
-  await expect.poll(ids, { timeout: 10_000 }).toEqual(["permanent"]);
+  await expect.poll(ids).toEqual(["permanent"]);
   await expect(registry.renew("killed")).rejects.toMatchObject({ init: { reason: "INSTANCE_NOT_FOUND" } });
   expect(await registry.renew("permanent")).toBeUndefined();
 });
@@ -436,17 +436,15 @@ test("two replicas see each other's changes, and one of them keeps house", async
   const [one, two] = [await emptyRegistry(shared), await openRegistry(shared)];
   await one.register(
     described({ name: "w" }),
-    instance({ id: "a", endpoint: "localhost:1", leaseTtl: { seconds: 1n } }),
+    instance({ id: "a", endpoint: "localhost:1", leaseTtl: { seconds: 3n } }),
   );
   await expect.poll(() => two.counts().services).toBe(1);
-  expect(await two.renew("a")).toBe(1_000);
+  expect(await two.renew("a")).toBe(3_000);
   await two.register(described({ name: "v" }), instance({ id: "b", endpoint: "localhost:2" }));
   // A renewal through a replica that has not heard of the instance yet works too.
   expect(await one.renew("b")).toBe(30_000);
   await one.close();
-  await expect
-    .poll(() => two.listServices(all).items.map(({ name }) => name), { timeout: 10_000 })
-    .toEqual(["v"]);
+  await expect.poll(() => two.listServices(all).items.map(({ name }) => name)).toEqual(["v"]);
 });
 
 test("what is registered survives a restart", async () => {
@@ -536,5 +534,5 @@ test("a server that comes back with other tools is noticed by itself", async () 
   expect(registry.counts().tools).toBe(7);
   await server.close();
   await startServer({ listen: `127.0.0.1:${server.address.port}` });
-  await expect.poll(() => registry.counts().tools, { timeout: 15_000 }).toBe(11);
+  await expect.poll(() => registry.counts().tools).toBe(11);
 });

@@ -1,4 +1,4 @@
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { createFakeClock } from "../../framework/test-support/fake-clock.ts";
 import { createSchedule } from "./schedule.ts";
 
@@ -37,13 +37,13 @@ test("work is done when it is due, and again when it says so", async () => {
   clock.advance(99);
   expect(started).toEqual([]);
   clock.advance(1);
-  await vi.waitFor(() => expect(started).toEqual(["a"]));
+  await expect.poll(() => started).toEqual(["a"]);
   finish("a", 50);
-  await vi.waitFor(() => expect(clock.pending).toBe(1));
+  await expect.poll(() => clock.pending).toBe(1);
   clock.advance(50);
-  await vi.waitFor(() => expect(started).toEqual(["a", "a"]));
+  await expect.poll(() => started).toEqual(["a", "a"]);
   finish("a", undefined);
-  await vi.waitFor(() => expect(schedule.has("a")).toBe(false));
+  await expect.poll(() => schedule.has("a")).toBe(false);
 });
 
 test("the sooner of two plans counts, also while the work goes on", async () => {
@@ -51,14 +51,14 @@ test("the sooner of two plans counts, also while the work goes on", async () => 
   schedule.plan("a", 10);
   schedule.plan("a", 1_000);
   clock.advance(10);
-  await vi.waitFor(() => expect(started).toHaveLength(1));
+  await expect.poll(() => started).toHaveLength(1);
   schedule.plan("a", 5);
   clock.advance(20);
   expect(started).toHaveLength(1);
   finish("a", 1_000);
-  await vi.waitFor(() => expect(clock.pending).toBe(1));
+  await expect.poll(() => clock.pending).toBe(1);
   clock.advance(0);
-  await vi.waitFor(() => expect(started).toHaveLength(2));
+  await expect.poll(() => started).toHaveLength(2);
 });
 
 test("only so many are done at once, and what is forgotten is not done", async () => {
@@ -67,10 +67,10 @@ test("only so many are done at once, and what is forgotten is not done", async (
     schedule.plan(id, 0);
   }
   clock.advance(0);
-  await vi.waitFor(() => expect(started).toEqual(["a", "b"]));
+  await expect.poll(() => started).toEqual(["a", "b"]);
   schedule.forget("c");
   finish("a", undefined);
-  await vi.waitFor(() => expect(started).toEqual(["a", "b", "d"]));
+  await expect.poll(() => started).toEqual(["a", "b", "d"]);
 });
 
 test("closing waits for what goes on and plans nothing more", async () => {
@@ -78,7 +78,7 @@ test("closing waits for what goes on and plans nothing more", async () => {
   schedule.plan("a", 0);
   schedule.plan("b", 10);
   clock.advance(0);
-  await vi.waitFor(() => expect(started).toEqual(["a"]));
+  await expect.poll(() => started).toEqual(["a"]);
   const closed = schedule.close();
   finish("a", 10);
   await closed;
@@ -91,9 +91,9 @@ test("work that fails is reported, and others go on", async () => {
   schedule.plan("a", 0);
   schedule.plan("b", 0);
   clock.advance(0);
-  await vi.waitFor(() => expect(started).toEqual(["a"]));
+  await expect.poll(() => started).toEqual(["a"]);
   finish("a", failure);
-  await vi.waitFor(() => expect(started).toEqual(["a", "b"]));
+  await expect.poll(() => started).toEqual(["a", "b"]);
   expect(errors).toHaveLength(1);
   expect(schedule.has("a")).toBe(false);
 });

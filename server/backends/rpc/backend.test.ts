@@ -4,7 +4,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError, systemClock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import pino from "pino";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type ConnectionPool, createConnectionPool } from "../../pool/index.ts";
 import {
   type ConnectServer,
@@ -187,11 +187,11 @@ describe.each(targets)("%s", (_name, protocol, kind) => {
     server()?.started.splice(0);
     const running = failure(call("GetQuote", [{ symbol: "SLOW" }], { ...options(), signal: left.signal }));
     const before = server()?.cancelled.length ?? 0;
-    await vi.waitFor(() => expect(server()?.started.at(-1)).toBe("SLOW"));
+    await expect.poll(() => server()?.started.at(-1)).toBe("SLOW");
     left.abort(new ConnectError("the caller left", Code.Canceled));
     expect(await running).toMatchObject({ code: Code.Canceled });
-    await vi.waitFor(() => expect(server()?.cancelled.length).toBe(before + 1));
-    await vi.waitFor(() => expect(active(options().url)).toBe(0));
+    await expect.poll(() => server()?.cancelled.length).toBe(before + 1);
+    await expect.poll(() => active(options().url)).toBe(0);
   });
 
   it("cancels the backend's stream when the iteration is left", async () => {
@@ -202,14 +202,14 @@ describe.each(targets)("%s", (_name, protocol, kind) => {
       expect(output.json()).toMatchObject({ priceCents: "1" });
       break;
     }
-    await vi.waitFor(() => expect(server()?.cancelled.length).toBe(before + 1));
-    await vi.waitFor(() => expect(active(options().url)).toBe(0));
+    await expect.poll(() => server()?.cancelled.length).toBe(before + 1);
+    await expect.poll(() => active(options().url)).toBe(0);
   });
 
   it("ends a call at its deadline", async () => {
     const error = await failure(call("GetQuote", [{ symbol: "SLOW" }], { ...options(), timeoutMs: 50 }));
     expect(error).toMatchObject({ code: Code.DeadlineExceeded });
-    await vi.waitFor(() => expect(active(options().url)).toBe(0));
+    await expect.poll(() => active(options().url)).toBe(0);
   });
 });
 
