@@ -23,6 +23,7 @@ import { createChecker } from "./health/checker.ts";
 import { createHealthChecks, type HealthChecksRequest } from "./health/health-checks.ts";
 import { createHealthHistoryStore, type HealthRecord } from "./health/history-store.ts";
 import { startMonitor } from "./health/monitor.ts";
+import { createSuspects } from "./health/suspects.ts";
 import { keepHouse } from "./housekeeping.ts";
 import { startKeeper } from "./keeper.ts";
 import { createLeaseStore } from "./lease-store.ts";
@@ -119,6 +120,11 @@ export interface Registry {
   ): Promise<{ readonly tool: Tool; readonly score: number }[]>;
   /** What is needed to call a tool. Throws as `getTool` does. */
   resolveTool(name: string, scope: ToolScope): ResolvedTool;
+  /**
+   * Tells that a call could not reach an instance. It is checked at once, and until then calls go to others, if there
+   * are any.
+   */
+  reportUnreachable(instanceId: string): void;
 
   /** Checks instances now. */
   checkHealth(filter: ServiceFilter | undefined, signal: AbortSignal): Promise<HealthRecord[]>;
@@ -165,6 +171,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
     timeoutMs: options.health.timeoutMs,
     record: (updates) => store.recordHealth(updates),
   });
+  const suspects = createSuspects({ catalogue, checker, clock, logger });
   const health = createHealthChecks(catalogue, checker, history);
   const duties = createDuties({
     leases: leaseStore,
@@ -235,7 +242,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
   async function close(): Promise<void> {
     await drain();
     discoverer.close();
-    await keeper.close();
+    await Promise.all([keeper.close(), suspects.close()]);
     await Promise.all([search.close(), leases.close(), checker.flush()]);
     await replication.close();
   }
@@ -270,8 +277,13 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
       const tool = resolveLocation(findTool(catalogue, name, scope, suggest), definitions, secrets);
       // What the process can do itself, it does itself.
       const own = tool.instances.filter(({ id }) => local.some(({ instanceId }) => instanceId === id));
-      return own.length > 0 ? { ...tool, instances: own } : tool;
+      if (own.length > 0) {
+        return { ...tool, instances: own };
+      }
+      const reachable = tool.instances.filter(({ id }) => !suspects.has(id));
+      return reachable.length > 0 ? { ...tool, instances: reachable } : tool;
     },
+    reportUnreachable: suspects.report,
 
     checkHealth: health.check,
     listHealthChecks: health.list,

@@ -49,7 +49,7 @@ const flood: Backend = {
 
 test("a backend that floods its caller does not keep the process from noticing the deadline", async () => {
   const caller = createCaller({
-    registry: { resolveTool: () => tool },
+    registry: { resolveTool: () => tool, reportUnreachable() {} },
     backends: [flood],
     clock: systemClock,
     defaultTimeoutMs: 50,

@@ -5,6 +5,7 @@ import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Backend, Input, Invoker, Output } from "../backends/invocation.ts";
 import type { Definition } from "../backends/source.ts";
+import { isUnreached } from "../backends/unreached.ts";
 import { milliseconds } from "../config/durations.ts";
 import type { Registry, ResolvedTool } from "../registry/registry.ts";
 import { createTimeout } from "../timeout.ts";
@@ -44,7 +45,7 @@ export interface Caller {
 }
 
 export interface CallerOptions {
-  readonly registry: Pick<Registry, "resolveTool">;
+  readonly registry: Pick<Registry, "resolveTool" | "reportUnreachable">;
   readonly backends: readonly Backend[];
   readonly clock: Clock;
   readonly random?: () => number;
@@ -104,6 +105,9 @@ export function createCaller({ registry, backends, clock, random, defaultTimeout
           }
         }
       } catch (error) {
+        if (isUnreached(error)) {
+          registry.reportUnreachable(instance.id);
+        }
         if (error instanceof DomainError) {
           throw error;
         }

@@ -1,0 +1,100 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { systemClock } from "@toolplane/framework";
+import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { SampleService } from "../../framework/test-support/sample-service.ts";
+import { createRpcBackend } from "../backends/rpc/backend.ts";
+import { createConnectionPool } from "../pool/index.ts";
+import { emptyRegistry, startServer } from "../registry/test-support/open-registry.ts";
+import { instance, service } from "../registry/test-support/specs.ts";
+import type { Database } from "../storage/database.ts";
+import { silentLogger } from "../storage/silent-logger.ts";
+import { openTestDatabase } from "../storage/testing.ts";
+import { createCaller } from "./caller.ts";
+
+let database: Database;
+
+beforeAll(async () => {
+  database = await openTestDatabase();
+});
+
+afterAll(() => database.close());
+
+/** Calls tools of a registry to their end; returns the instance that answered. */
+async function openCaller() {
+  const registry = await emptyRegistry(database);
+  const pool = createConnectionPool({ logger: silentLogger, clock: systemClock });
+  onTestFinished(() => pool.close());
+  const caller = createCaller({
+    registry,
+    backends: [createRpcBackend({ pool, maxResultBytes: 1_000_000 })],
+    clock: systemClock,
+    defaultTimeoutMs: 10_000,
+  });
+  const context = {
+    signal: new AbortController().signal,
+    timeoutMs: undefined,
+    headers: new Headers(),
+    path: "call",
+  };
+  async function call(init: MessageInitShape<typeof ToolCallSchema>): Promise<string> {
+    let answered = "";
+    for await (const event of caller.call(create(ToolCallSchema, init), context)) {
+      answered = event.kind === "started" ? event.instanceId : answered;
+    }
+    return answered;
+  }
+  return { registry, call };
+}
+
+const echo = { tool: "s.Echo", input: { case: "arguments", value: { value: "hi" } } } as const;
+
+test("once a call has found an instance gone, no other call is sent there", async () => {
+  const { registry, call } = await openCaller();
+  const routes = {
+    routes: (router) => router.service(SampleService, { echo: (request) => request }),
+  } satisfies Parameters<typeof startServer>[0];
+  const [kept, killed] = [await startServer(routes), await startServer(routes)];
+  await registry.register(service({ name: "s" }), instance({ id: "kept", endpoint: kept.url }));
+  await registry.register(service({ name: "s" }), instance({ id: "killed", endpoint: killed.url }));
+  const health = () =>
+    registry.getService({ name: "s", environment: "", version: "" }).instances.map((one) => one.health);
+  await expect.poll(health).toEqual([HealthStatus.HEALTHY, HealthStatus.HEALTHY]);
+  const answered = new Set<string>();
+  await expect.poll(async () => answered.add(await call(echo)).size, { interval: 1 }).toBe(2);
+  await killed.close();
+
+  const firstFailure = async () => {
+    for (let count = 0; count < 1_000; count++) {
+      await call(echo);
+    }
+  };
+  await expect(firstFailure()).rejects.toMatchObject({ code: Code.Unavailable });
+
+  for (let count = 0; count < 200; count++) {
+    expect(await call(echo)).toBe("kept");
+  }
+  await expect.poll(health).toEqual([HealthStatus.HEALTHY, HealthStatus.UNHEALTHY]);
+  for (let count = 0; count < 200; count++) {
+    expect(await call(echo)).toBe("kept");
+  }
+});
+
+test("an instance that says itself that it is unavailable is not suspected", async () => {
+  const { registry, call } = await openCaller();
+  const failing = await startServer({
+    routes: (router) =>
+      router.service(SampleService, {
+        echo() {
+          throw new ConnectError("busy", Code.Unavailable);
+        },
+      }),
+  });
+  for (const id of ["a", "b"]) {
+    await registry.register(service({ name: "s" }), instance({ id, endpoint: failing.url }));
+  }
+  await expect(call(echo)).rejects.toMatchObject({ code: Code.Unavailable, rawMessage: "busy" });
+  expect(registry.resolveTool("s.Echo", {}).instances).toHaveLength(2);
+});
