@@ -16,6 +16,7 @@ export { closeOnSignals } from "./serving/close-on-signals.ts";
 export { type CorsOptions, isLoopback } from "./serving/cors.ts";
 export { createHealth, type Health, type HealthState } from "./serving/health.ts";
 export { defaultLimits, type ServeLimits } from "./serving/limits.ts";
+export { checkListenAddress } from "./serving/listen-address.ts";
 export type { TlsOptions } from "./serving/listener.ts";
 export { type NodeRequest, type NodeResponse, writeChunk } from "./serving/node-http.ts";
 export { reflectionRoutes } from "./serving/reflection.ts";

@@ -1,4 +1,6 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { once } from "node:events";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createClient } from "@connectrpc/connect";
@@ -55,4 +57,27 @@ test("a server calls its own tools although its port serves TLS and asks for cer
     }
   }
   expect(events).toEqual(["started", "result"]);
+});
+
+test("a taken port is noticed before a database is started, and the setting to change is named", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "toolplane-app-"));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  const other = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void other.close());
+  await once(other, "listening");
+  // A TCP server's address is always an object.
+  const listen = `127.0.0.1:${(other.address() as AddressInfo).port}`;
+  const starting = createApp({
+    settings: loadSettings({ listen, dataDir: join(folder, "data") }, {}),
+    clock: systemClock,
+    env: {},
+    logger: createLogger({ level: "silent" }),
+  });
+  await expect(starting).rejects.toMatchObject({
+    init: {
+      reason: "ADDRESS_IN_USE",
+      preconditions: [{ subject: "listen", description: expect.stringContaining("TOOLPLANE_LISTEN") }],
+    },
+  });
+  expect(await readdir(folder)).toEqual([]);
 });

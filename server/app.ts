@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Code } from "@connectrpc/connect";
 import {
   type Clock,
+  checkListenAddress,
   DomainError,
   invalidArgument,
   isLoopback,
@@ -42,6 +43,7 @@ export interface AppOptions {
 export async function createApp({ settings, clock, logger, env }: AppOptions): Promise<App> {
   const tls = readTls(settings);
   refuseOpenAddress(settings);
+  await refuseUnusableAddress(settings);
   const parts = new PartsInReverse();
   try {
     const database = parts.own(
@@ -171,4 +173,26 @@ function refuseOpenAddress({ listen, allowUnauthenticatedRemoteAccess, tls }: Se
       },
     ],
   });
+}
+
+/** Says so before a database is started for nothing. */
+async function refuseUnusableAddress({ listen }: Settings): Promise<void> {
+  try {
+    await checkListenAddress(listen);
+  } catch (error) {
+    if (!(error instanceof DomainError) || error.init.code !== Code.FailedPrecondition) {
+      throw error;
+    }
+    throw new DomainError({
+      ...error.init,
+      preconditions: [
+        {
+          type: "CONFIGURATION",
+          subject: "listen",
+          description:
+            "Choose another address with --listen, TOOLPLANE_LISTEN or listen; port 0 takes a free one.",
+        },
+      ],
+    });
+  }
 }

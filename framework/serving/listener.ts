@@ -6,6 +6,7 @@ import { createServer as createTlsServer } from "node:tls";
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../logging.ts";
 import type { ServeLimits } from "./limits.ts";
+import { startListening } from "./listen-address.ts";
 import type { NodeHandler } from "./node-http.ts";
 import { sniffProtocol } from "./sniff.ts";
 
@@ -149,8 +150,7 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     }
   });
 
-  server.listen({ host: options.host, port: options.port });
-  await once(server, "listening");
+  await startListening(server, options.host, options.port);
   const closed = once(server, "close");
 
   return {
