@@ -225,4 +225,15 @@ describe("serve", () => {
     expect(stderr).toMatch(/listen|max_connections/);
     expect(stderr).not.toMatch(/ at .*\.ts/);
   });
+
+  it.each([
+    ["a missing file", ["--config", "absent.yaml"], "configuration file absent.yaml"],
+    ["a data directory that cannot be", ["--data-dir", "/dev/null"], "data_dir /dev/null is a file"],
+    ["an address that others can reach", ["--listen", "0.0.0.0:0"], "can be reached from other machines"],
+  ])("has one exit code for %s and every other mistake in the configuration", async (_, args, words) => {
+    const child = startServe("--listen", "127.0.0.1:0", ...args);
+    const [stderr, [code]] = await Promise.all([text(child.stderr), once(child, "close")]);
+    expect(stderr.split(words)).toHaveLength(2);
+    expect(code).toBe(5);
+  });
 });

@@ -10,7 +10,7 @@ export const ExitCode = {
   notFound: 3,
   /** The server, or the service behind a tool, cannot be reached. */
   unavailable: 4,
-  /** Arguments are not as they must be. */
+  /** Arguments, or the configuration of a server, are not as they must be. */
   invalidArguments: 5,
   /** The token is missing, wrong, or not allowed to do this. */
   notPermitted: 6,

@@ -10,7 +10,7 @@ import {
   ResourceInfoSchema,
   RetryInfoSchema,
 } from "@toolplane/gen/google/rpc/error_details_pb.js";
-import { exitCodeOf } from "../exit-code.ts";
+import { ExitCode, exitCodeOf } from "../exit-code.ts";
 import { formatDuration } from "./format.ts";
 import { oneLine, printable } from "./text-width.ts";
 
@@ -79,11 +79,17 @@ export function describeError(error: ConnectError, url: string): ErrorReport {
   };
 }
 
-/** Puts an error into words that a server in this process has thrown while it started. */
+/**
+ * Puts an error into words that a server in this process has thrown while it started. Whatever has to be changed in its
+ * configuration, the exit code is the same.
+ */
 export function describeDomainError({ init }: DomainError): ErrorReport {
-  const { code, reason, message, fields = [], preconditions = [] } = init;
+  const { code, reason, message, fields = [] } = init;
+  const isMistake = init.preconditions?.some(({ type }) => type === "CONFIGURATION") ?? false;
+  // Where the message says all there is to say, it is said once.
+  const preconditions = init.preconditions?.filter(({ description }) => description !== message) ?? [];
   return {
-    exitCode: exitCodeOf(code),
+    exitCode: isMistake ? ExitCode.invalidArguments : exitCodeOf(code),
     code: codeToString(code),
     reason,
     message: fields.length > 0 ? "The configuration is not valid" : sentence(message, code),
