@@ -504,6 +504,14 @@ test("the server's own services are tools while it runs", async () => {
     const { instances } = replica.resolveTool("toolplane.GetForecast", {});
     expect(instances.map((each) => each.target().endpoint)).toEqual([endpoint]);
   }
+  // What can be said about their health is said, and is no change.
+  const { revision } = watching.getService({ ...local, name: "toolplane", environment: "" });
+  const checks = await watching.checkHealth(undefined, new AbortController().signal);
+  expect(checks.map(({ message }) => message).sort()).toEqual([
+    "Not checked, as its service wants it",
+    "This process",
+  ]);
+  expect(watching.getService({ ...local, name: "toolplane", environment: "" }).revision).toBe(revision);
   await registry.close();
   await expect
     .poll(() => watching.getService({ ...local, name: "toolplane", environment: "" }).instances)

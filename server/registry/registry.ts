@@ -146,6 +146,8 @@ const DEFAULT_SEARCH_SIZE = 10;
 /** Loads the registry into memory and follows the database from then on. */
 export async function createRegistry(parts: RegistryParts): Promise<Registry> {
   const { database, pool, secrets, clock, logger, options, random = Math.random } = parts;
+  const local: { readonly instanceId: string; close(): Promise<void> }[] = [];
+  const isLocal = (id: string) => local.some(({ instanceId }) => instanceId === id);
   const store = createStore(database);
   const leaseStore = createLeaseStore(database);
   const history = createHealthHistoryStore(database);
@@ -169,6 +171,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
     clock,
     logger,
     timeoutMs: options.health.timeoutMs,
+    isLocal,
     record: (updates) => store.recordHealth(updates),
   });
   const suspects = createSuspects({ catalogue, checker, clock, logger });
@@ -220,7 +223,6 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
       .flatMap(callableInstances)
       .map(({ spec: { endpoint, protocol } }) => ({ endpoint, protocol, headers: new Headers() })),
   );
-  const local: { readonly instanceId: string; close(): Promise<void> }[] = [];
   let closing: Promise<void> | undefined;
 
   function suggest(name: string, environment: string): string[] {
@@ -276,7 +278,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
     resolveTool(name, scope) {
       const tool = resolveLocation(findTool(catalogue, name, scope, suggest), definitions, secrets);
       // What the process can do itself, it does itself.
-      const own = tool.instances.filter(({ id }) => local.some(({ instanceId }) => instanceId === id));
+      const own = tool.instances.filter(({ id }) => isLocal(id));
       if (own.length > 0) {
         return { ...tool, instances: own };
       }

@@ -1,5 +1,5 @@
 import type { Clock } from "@toolplane/framework";
-import type { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
 import { milliseconds } from "../../config/durations.ts";
 import type { SecretResolver } from "../../config/secrets.ts";
@@ -25,6 +25,8 @@ export interface CheckerOptions {
   readonly logger: Logger;
   /** How long one check may take where the service names no time, in milliseconds. */
   readonly timeoutMs: number;
+  /** Whether an instance is the process that asks. */
+  isLocal(instanceId: string): boolean;
   /** Stores results that differ from what the catalogue says. */
   record(updates: readonly HealthWrite[]): Promise<unknown>;
 }
@@ -52,8 +54,10 @@ export interface Checker {
 const RECORD_DELAY_MS = 10;
 const HISTORY_DELAY_MS = 500;
 
+const THIS_PROCESS: Finding = { status: HealthStatus.HEALTHY, message: "This process" };
+
 export function createChecker(options: CheckerOptions): Checker {
-  const { catalogue, pool, secrets, history, clock, logger } = options;
+  const { catalogue, pool, secrets, history, clock, logger, isLocal } = options;
   const updates = createBatch<HealthWrite>({
     clock,
     delayMs: RECORD_DELAY_MS,
@@ -97,8 +101,9 @@ export function createChecker(options: CheckerOptions): Checker {
     const record = { name, environment, version, instanceId: instance.id, status, message, latencyMs, time };
     records.add(record);
     const known = catalogue.instance(instance.id)?.instance;
+    const isChecked = service.spec.healthCheck?.kind.case !== "none";
     // Of one that was registered anew meanwhile, perhaps with another address, nothing was found.
-    if (known && isSameRegistration(known, instance)) {
+    if (isChecked && known && isSameRegistration(known, instance)) {
       catalogue.noteChecked(instance.id, time);
       if (known.health !== status || known.healthMessage !== message) {
         updates.add({ instanceId: instance.id, status, message, time });
@@ -109,6 +114,9 @@ export function createChecker(options: CheckerOptions): Checker {
 
   return {
     async check(service, instance, signal) {
+      if (isLocal(instance.id)) {
+        return note(service, instance, THIS_PROCESS, 0);
+      }
       const { healthCheck } = service.spec;
       const timeoutMs = milliseconds(healthCheck?.timeout, options.timeoutMs);
       const deadline = new AbortController();

@@ -54,7 +54,7 @@ async function probeByKind({ spec, target, pool, signal }: Probe): Promise<Findi
     case "tcp":
       return await probeTcp(target(), signal);
     case "none":
-      return healthy("Not checked");
+      return healthy("Not checked, as its service wants it");
     case undefined: {
       const destination = target();
       return destination.protocol === Protocol.HTTP
