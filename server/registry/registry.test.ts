@@ -468,18 +468,19 @@ test("services that are known when the server starts are connected to before the
   await new Promise<void>((resolve) => backend.listen(0, "127.0.0.1", resolve));
   const address = backend.address();
   const port = address !== null && typeof address === "object" ? address.port : 0;
-  onTestFinished(() => {
-    backend.close();
-    for (const socket of sockets) {
-      socket.destroy();
-    }
-  });
   const first = await emptyRegistry(shared);
   await first.register(described({ name: "w" }), instance({ endpoint: `127.0.0.1:${port}` }));
   await first.register(described({ name: "nobody" }), instance({ endpoint: "127.0.0.1:1" }));
   await first.close();
   expect(sockets.size).toBe(0);
   await openRegistry(shared);
+  // Before the registry closes, which would wait for an answer on the connection until it gives up.
+  onTestFinished(() => {
+    backend.close();
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+  });
   await expect.poll(() => sockets.size).toBe(1);
 });
 
