@@ -8,6 +8,7 @@ export {
   notFound,
   type PreconditionViolation,
 } from "./errors/domain-error.ts";
+export { wordRule } from "./errors/rule-wording.ts";
 export { toStatus } from "./errors/status.ts";
 export type { FinishedCall, Gate } from "./interceptors/begin-call.ts";
 export { anonymous, type CallContext, callContext, type Principal } from "./interceptors/call-context.ts";

@@ -1,5 +1,4 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
-import { isFieldError } from "@bufbuild/protobuf/reflect";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
@@ -121,51 +120,8 @@ export function withErrorInfo(error: ConnectError, reason?: string): ConnectErro
   return error;
 }
 
-/**
- * Makes a failure to receive a message the caller's, and says which field is concerned where that is known. Connect
- * calls malformed Protobuf "internal".
- *
- * The error is changed in place: for unary calls Connect parses before any interceptor runs, so that there is no
- * other way to reach it.
- */
-export function explainReceiveFailure(error: ConnectError): void {
-  switch (error.code) {
-    case Code.Internal:
-    case Code.InvalidArgument: {
-      const message = error.rawMessage.replace(/^parse binary: /, "");
-      Object.assign(error, {
-        code: Code.InvalidArgument,
-        rawMessage: message,
-        message: `[${codeToString(Code.InvalidArgument)}] ${message}`,
-      });
-      withErrorInfo(error, "MALFORMED_REQUEST");
-      const field = fieldOf(error.cause);
-      if (field !== undefined) {
-        addDetail(error, BadRequestSchema, {
-          fieldViolations: [{ field, description: message, reason: "MALFORMED" }],
-        });
-      }
-      break;
-    }
-    case Code.ResourceExhausted:
-      withErrorInfo(error, "MESSAGE_TOO_LARGE");
-      break;
-    default:
-      withErrorInfo(error);
-  }
-}
-
-/** The name of the innermost field that could not be parsed, where protobuf-es tells. */
-function fieldOf(error: unknown): string | undefined {
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if (isFieldError(cause)) {
-      return cause.field().name;
-    }
-  }
-  return undefined;
-}
-
-function addDetail<Desc extends DescMessage>(
+/** Adds a detail. Changes the error. */
+export function addDetail<Desc extends DescMessage>(
   error: ConnectError,
   desc: Desc,
   value: MessageInitShape<Desc>,

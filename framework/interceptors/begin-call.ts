@@ -1,8 +1,9 @@
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { type Clock, MAX_TIMER_MS } from "../clock.ts";
-import { explainReceiveFailure, internalError, toConnectError } from "../errors/connect-error.ts";
+import { internalError, toConnectError } from "../errors/connect-error.ts";
 import { fitIntoTrailers } from "../errors/fit-error.ts";
+import { explainReceiveFailure } from "../errors/receive-failure.ts";
 import type { Logger } from "../logging.ts";
 import { anonymous, type CallContext, callContextKey, type Principal } from "./call-context.ts";
 import { type CallRecord, callRecord } from "./call-record.ts";

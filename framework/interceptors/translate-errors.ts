@@ -1,5 +1,6 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { abortReason, explainReceiveFailure, toConnectError } from "../errors/connect-error.ts";
+import { abortReason, toConnectError } from "../errors/connect-error.ts";
+import { explainReceiveFailure } from "../errors/receive-failure.ts";
 import { abortable, untilAborted } from "./abortable.ts";
 import { callContext } from "./call-context.ts";
 import { callRecord } from "./call-record.ts";

@@ -3,6 +3,7 @@ import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator } from "@bufbuild/protovalidate";
 import type { Interceptor } from "@connectrpc/connect";
 import { invalidArgument } from "../errors/domain-error.ts";
+import { wordRule } from "../errors/rule-wording.ts";
 
 /** How many violations one error names. */
 const MAX_VIOLATIONS = 50;
@@ -39,7 +40,7 @@ export function validateRequests(registry?: Registry): Interceptor {
         throw invalidArgument(
           result.violations.slice(0, MAX_VIOLATIONS).map((violation) => ({
             field: pathToString(violation.field),
-            description: violation.message,
+            description: wordRule(violation.message),
             reason: violation.ruleId.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_"),
           })),
         );

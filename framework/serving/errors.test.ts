@@ -39,6 +39,7 @@ async function postJson(
   // Connect's error: what it holds is what the tests look at.
   const error = (await response.json()) as {
     code: string;
+    message: string;
     details: { debug: { fieldViolations?: unknown } }[];
   };
   return { status: response.status, error };
@@ -117,6 +118,8 @@ test.each(["grpc-timeout", "connect-timeout-ms"])(
           ? await rawGrpc(server.url, echo, envelope(new Uint8Array()), { [name]: value })
           : (await postJson(server.url + echo, '""', { [name]: value })).error;
       expect(["invalid_argument", Code.InvalidArgument]).toContain(error.code);
+      expect(error.message).toMatch(`${name} must be up to`);
+      expect(error.message).toContain(`but is "${value}"`);
     }
   },
 );
@@ -171,12 +174,20 @@ test("a message that is too large is refused, also when it is large only after d
     const error = await failure(createClient(SampleService, transport).measure({ value: large }));
     expect(error.code).toBe(Code.ResourceExhausted);
     expect(error.findDetails(ErrorInfoSchema)[0]?.reason).toBe("MESSAGE_TOO_LARGE");
+    expect(error.rawMessage).toMatch(
+      // Over HTTP/1.1 this client does not announce the size.
+      /^the message has (100\d{3} bytes; this server takes at most 1000|more than the 1000 bytes that this server takes)$/,
+    );
   }
   const bomb = gzipSync(Buffer.from(`"${"a".repeat(100_000)}"`));
   expect(bomb.byteLength).toBeLessThan(1_000);
   expect(await postJson(server.url + echo, bomb, { "content-encoding": "gzip" })).toMatchObject({
     status: 429,
-    error: { code: "resource_exhausted", details: [{ debug: { reason: "MESSAGE_TOO_LARGE" } }] },
+    error: {
+      code: "resource_exhausted",
+      message: "the message has, decompressed, more than the 1000 bytes that this server takes",
+      details: [{ debug: { reason: "MESSAGE_TOO_LARGE" } }],
+    },
   });
 });
 
@@ -194,7 +205,53 @@ test("compressed rubbish is the caller's mistake", async () => {
 test("an encoding that is not known is named together with those that are", async () => {
   const server = await serveSample();
   expect(await postJson(server.url + echo, '""', { "content-encoding": "zip" })).toMatchObject({
-    error: { code: "unimplemented", message: expect.stringContaining("gzip,br") },
+    error: {
+      code: "unimplemented",
+      message: 'the compression "zip" is not supported; use gzip or br, or none',
+      details: [{ debug: { reason: "UNSUPPORTED_COMPRESSION" } }],
+    },
+  });
+  expect(
+    await rawGrpc(server.url, echo, envelope(new Uint8Array()), { "grpc-encoding": "zip" }),
+  ).toMatchObject({ code: Code.Unimplemented, info: { reason: "UNSUPPORTED_COMPRESSION" } });
+});
+
+test.each([
+  [
+    "a message that ends early",
+    envelope(new Uint8Array(3), 0, 9),
+    "the request ends in the middle of a message",
+  ],
+  ["no message", new Uint8Array(), "the request has no message, but this method takes one"],
+  [
+    "two messages for one",
+    [envelope(new Uint8Array()), envelope(new Uint8Array())],
+    "the request has several messages, but this method takes one",
+  ],
+  ["Protobuf that is none", envelope(truncatedString), /^the message is not valid Protobuf: /],
+  [
+    "a compressed message without a compression",
+    envelope(new Uint8Array(3), 1),
+    "a message is marked as compressed, but no header says how",
+  ],
+])("%s is told in words of our own", async (_, body, words) => {
+  const server = await serveSample();
+  const { message, info } = await rawGrpc(server.url, echo, body);
+  expect(info).toMatchObject({ reason: "MALFORMED_REQUEST", domain: "toolplane" });
+  expect(message).toMatch(words);
+});
+
+test("a content type that is not known is refused in words", async () => {
+  const server = await serveSample();
+  const words = (type: string) => `"${type}" is no content type of this method`;
+  const grpc = "application/grpc+yaml";
+  expect(await rawGrpc(server.url, echo, [], { "content-type": grpc })).toMatchObject({
+    message: words(grpc),
+    info: { reason: "UNSUPPORTED_MEDIA_TYPE" },
+  });
+  expect(await postJson(server.url + echo, "", { "content-type": "text/plain" })).toMatchObject({
+    status: 415,
+    error: { message: words("text/plain"), details: [{ debug: { reason: "UNSUPPORTED_MEDIA_TYPE" } }] },
   });
 });
 
@@ -230,7 +287,7 @@ test("requests that break their rules are refused with the paths of the fields",
   expect(error.findDetails(ErrorInfoSchema)[0]?.reason).toBe("INVALID_FIELDS");
   expect(error.findDetails(BadRequestSchema)[0]?.fieldViolations).toMatchObject([
     { field: "service.name", reason: "STRING_PATTERN" },
-    { field: "service.tags[1]", reason: "STRING_MIN_LEN" },
+    { field: "service.tags[1]", reason: "STRING_MIN_LEN", description: "must not be empty" },
   ]);
 });
 

@@ -467,11 +467,6 @@ test.each(["7400", "localhost:99999", "[::1", ""])(
   },
 );
 
-test("a port that is taken is an error of serve()", async () => {
-  const server = await serveSample();
-  await expect(serveSample({ listen: `127.0.0.1:${server.address.port}` })).rejects.toThrow("EADDRINUSE");
-});
-
 test("a path that is routed twice is an error of serve()", async () => {
   const twice = serveSample({
     routes: (router) => {

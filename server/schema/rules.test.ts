@@ -356,7 +356,7 @@ describe("protovalidate rules of a backend's own descriptor", () => {
         {
           field: 'arguments.f1["long"]',
           reason: "STRING_MAX_LEN",
-          description: "key: must be at most 1 characters",
+          description: "key: must be at most 1 character",
         },
       ]);
     }

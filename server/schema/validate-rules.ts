@@ -15,6 +15,7 @@ import {
   message as messageOption,
   oneof as oneofOption,
 } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { wordRule } from "@toolplane/framework";
 import { withTimeLimit } from "./time-limit.ts";
 import type { Violations } from "./violations.ts";
 import type { Segment } from "./wording.ts";
@@ -88,7 +89,7 @@ export function checkRules(
         violations.within(field.map(segment), () =>
           violations.add(
             ruleId.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_") || "RULE",
-            forKey ? `key: ${text}` : text || `breaks the rule ${ruleId}`,
+            forKey ? `key: ${wordRule(text)}` : wordRule(text) || `breaks the rule ${ruleId}`,
           ),
         );
       }
