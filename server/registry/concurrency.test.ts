@@ -2,6 +2,7 @@ import { createServer as createHttpServer } from "node:http";
 import { createServer, type Socket } from "node:net";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
+import { type Clock, systemClock } from "@toolplane/framework";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { Protocol, type Service } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
@@ -92,18 +93,33 @@ test("an instance id that another service uses is refused, and may move between 
 });
 
 test("an instance that hangs holds up its siblings for half of the time at most", async () => {
-  const registry = await emptyRegistry(shared, { discoveryTimeoutMs: 1_000 });
+  const discoveryTimeoutMs = 20_002;
+  const half = discoveryTimeoutMs / 2;
+  // These two times pass when the test says so, all others by themselves.
+  const passes = new Map<number, () => void>();
+  const clock: Clock = {
+    ...systemClock,
+    after(ms, callback) {
+      if (ms !== discoveryTimeoutMs && ms !== half) {
+        return systemClock.after(ms, callback);
+      }
+      passes.set(ms, callback);
+      return () => passes.delete(ms);
+    },
+  };
+  const registry = await emptyRegistry(shared, { discoveryTimeoutMs }, { clock });
   const silent = await startSilentServer();
   const healthy = await startServer();
   const hanging = registry.register(service({ name: "s" }), instance({ endpoint: silent.endpoint }));
   await silent.connected;
-  const { service: registered } = await registry.register(
-    service({ name: "s" }),
-    instance({ endpoint: healthy.url }),
-  );
+  const waiting = registry.register(service({ name: "s" }), instance({ endpoint: healthy.url }));
+  await expect.poll(() => [...passes.keys()]).toEqual([discoveryTimeoutMs, half]);
+  passes.get(half)?.();
+  const { service: registered } = await waiting;
   // Learnt from the healthy one, while the other is still being asked.
   expect(registered).toMatchObject({ toolCount: 11, problems: [] });
   expect(registered.instances).toHaveLength(1);
+  passes.get(discoveryTimeoutMs)?.();
   expect((await hanging).service.instances).toHaveLength(2);
 });
 
