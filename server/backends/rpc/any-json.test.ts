@@ -35,6 +35,29 @@ describe("google.protobuf.Any as JSON", () => {
     });
   });
 
+  it("begins with the type, at any depth", () => {
+    const violation = anyPack(
+      BadRequestSchema,
+      create(BadRequestSchema, { fieldViolations: [{ field: "city" }] }),
+    );
+    const inner = create(StatusSchema, { code: 3, message: "inner", details: [violation, unknown()] });
+    const status = create(StatusSchema, {
+      code: 3,
+      message: "outer",
+      details: [
+        anyPack(StatusSchema, inner),
+        anyPack(DurationSchema, create(DurationSchema, { seconds: 3n })),
+      ],
+    });
+    expect(JSON.stringify(json(StatusSchema, status))).toBe(
+      '{"code":3,"message":"outer","details":[' +
+        '{"@type":"type.googleapis.com/google.rpc.Status","code":3,"message":"inner","details":[' +
+        '{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"city"}]},' +
+        '{"@type":"type.example.com/acme.Unknown","value":"AQID"}]},' +
+        '{"@type":"type.googleapis.com/google.protobuf.Duration","value":"3s"}]}',
+    );
+  });
+
   it("keeps the bytes when the type is unknown, at any depth, and leaves the message as it was", () => {
     const inner = create(StatusSchema, { message: "inner", details: [unknown()] });
     const status = create(StatusSchema, {

@@ -24,10 +24,15 @@ import {
 } from "@bufbuild/protobuf/wkt";
 
 /**
- * A message as JSON. A google.protobuf.Any whose type nobody described keeps its content: it becomes
- * `{"@type": "…", "value": "<base64>"}`, in the form of the well-known types.
+ * A message as JSON. A google.protobuf.Any begins with its `@type`, for people. One whose type nobody described keeps
+ * its content: it becomes `{"@type": "…", "value": "<base64>"}`, in the form of the well-known types.
  */
 export function messageToJson(desc: DescMessage, message: Message, registry: Registry): JsonValue {
+  const json = toJsonWithUnknown(desc, message, registry);
+  return mayHoldAny(desc) ? typeFirst(json) : json;
+}
+
+function toJsonWithUnknown(desc: DescMessage, message: Message, registry: Registry): JsonValue {
   try {
     return toJson(desc, message, { registry });
   } catch (error) {
@@ -39,6 +44,43 @@ export function messageToJson(desc: DescMessage, message: Message, registry: Reg
     }
     return toJson(desc, copy, { registry: opaque.registry });
   }
+}
+
+/** Of each message looked at, whether its fields can lead to an Any: most cannot, and need not be looked through. */
+const anyHolders = new WeakMap<DescMessage, boolean>();
+
+function mayHoldAny(desc: DescMessage): boolean {
+  const known = anyHolders.get(desc);
+  if (known !== undefined) {
+    return known;
+  }
+  const reached = new Set([desc]);
+  for (const { fields } of reached) {
+    for (const { message } of fields) {
+      if (message) {
+        reached.add(message);
+      }
+    }
+  }
+  const holds = [...reached].some(({ typeName }) => typeName === AnySchema.typeName);
+  anyHolders.set(desc, holds);
+  return holds;
+}
+
+/** Moves every `@type` to the front of its object. */
+function typeFirst(json: JsonValue): JsonValue {
+  if (Array.isArray(json)) {
+    return json.map(typeFirst);
+  }
+  if (json === null || typeof json !== "object") {
+    return json;
+  }
+  const members = Object.entries(json).map(([name, value]) => [name, typeFirst(value)] as const);
+  const at = members.findIndex(([name]) => name === "@type");
+  if (at > 0) {
+    members.unshift(...members.splice(at, 1));
+  }
+  return Object.fromEntries(members);
 }
 
 interface Opaque {
