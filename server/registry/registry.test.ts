@@ -212,9 +212,70 @@ test("a tool is found by every name that means only it", async () => {
   expect(reasonOf(() => registry.getTool("GetForecast", {}))).toBe("AMBIGUOUS_TOOL");
   expect(reasonOf(() => registry.getTool("weather.etForecast", {}))).toBe("TOOL_NOT_FOUND");
   expect(reasonOf(() => registry.getTool(name, { environment: "staging" }))).toBe("TOOL_NOT_FOUND");
-  await expect
-    .poll(() => reasonTextOf(() => registry.getTool("weather.GetForcast", {})))
-    .toContain("did you mean weather.GetForecast, sky.GetForecast");
+});
+
+test("a tool that does not exist is answered with those that can be meant, best first, and no others", async () => {
+  const registry = await emptyRegistry(shared);
+  const register = (name: string, methods: string[], version = "1.0.0") =>
+    registry.register(
+      described({ name, version }, weatherDescriptors(methods)),
+      instance({ id: `${name}-${version}`, endpoint: "localhost:1" }),
+    );
+  await register("inv", ["Follow", "Load", "Put"]);
+  await register("inv", ["Follow", "Load", "Put"], "2.0.0");
+  await register("store", ["PutObject", "Purge", "Unload"]);
+  await register("weather", ["GetForecast", "ListAlerts"]);
+  await register("sky", ["GetForecast"]);
+  const suggested = (name: string) => {
+    const text = reasonTextOf(() => registry.getTool(name, {}));
+    return /did you mean (.+)\?/.exec(text)?.[1] ?? (text.includes("with other words") ? "" : text);
+  };
+  expect(suggested("inv.Pu")).toBe("inv.Put");
+  expect(suggested("inv.Lod")).toBe("inv.Load");
+  expect(suggested("inv.Pull")).toBe("");
+  expect(suggested("inv.Nothing")).toBe("");
+  expect(suggested("inv.X")).toBe("");
+  expect(suggested("PutObjct")).toBe("store.PutObject");
+  expect(suggested("weather.GetForcast")).toBe("weather.GetForecast, sky.GetForecast");
+  expect(suggested("weather.getforecast")).toBe("weather.GetForecast, sky.GetForecast");
+  expect(suggested("wether.GetForecast")).toBe("weather.GetForecast, sky.GetForecast");
+  expect(suggested("weather.v9.Forecast")).toBe("weather.GetForecast, sky.GetForecast");
+  expect(suggested("Alerts")).toBe("weather.ListAlerts");
+  expect(suggested("")).toBe("");
+});
+
+test("a tool that is there in other versions or environments is answered with these", async () => {
+  const registry = await emptyRegistry(shared);
+  for (const version of ["1.9.0", "1.10.0"]) {
+    await registry.register(
+      described({ name: "w", version }),
+      instance({ id: version, endpoint: "localhost:1" }),
+    );
+  }
+  await registry.register(
+    described({ name: "s", environment: "staging" }, weatherDescriptors(["Probe"])),
+    instance({ endpoint: "localhost:2" }),
+  );
+  for (const name of ["w.GetForecast", "GetForecast", "w.acme.weather.v1.WeatherService.GetForecast"]) {
+    expect(reasonTextOf(() => registry.getTool(name, { version: "3" }))).toContain(
+      `Tool "${name}" does not exist in version "3": registered versions are 1.10.0, 1.9.0`,
+    );
+  }
+  expect(reasonTextOf(() => registry.getTool("w.Nothing", { version: "3" }))).toContain(
+    "registered versions are 1.10.0, 1.9.0",
+  );
+  expect(reasonTextOf(() => registry.getTool("w.Nothing", { version: "1.9.0" }))).not.toContain("registered");
+  expect(reasonTextOf(() => registry.getTool("s.Probe", {}))).toContain(
+    "it is registered in environment staging",
+  );
+});
+
+test("a tool of a service whose tools could not be learnt is answered with the reason", async () => {
+  const registry = await emptyRegistry(shared);
+  await registry.register(service({ name: "nobody" }), instance({ endpoint: "127.0.0.1:1" }));
+  expect(reasonTextOf(() => registry.getTool("nobody.Do", {}))).toMatch(
+    /"nobody\.Do" does not exist: not all tools of the service are known: UNREACHABLE: Cannot connect to .*127\.0\.0\.1:1/,
+  );
 });
 
 test("a service that does not exist is answered with those that can be meant", async () => {

@@ -30,7 +30,7 @@ import { createLeaseStore } from "./lease-store.ts";
 import { createLeases } from "./leases.ts";
 import { listServices, listTools, type Page } from "./listings.ts";
 import { type LocalService, registerLocalService } from "./local-service.ts";
-import { type ToolShape, toolName, toService, toTool } from "./messages.ts";
+import { type ToolShape, toService, toTool } from "./messages.ts";
 import { startRefresher } from "./refresher.ts";
 import {
   createRegistrar,
@@ -44,6 +44,7 @@ import { type ResolvedTool, resolveLocation } from "./resolved-tool.ts";
 import { createToolSearch } from "./search/tool-search.ts";
 import type { ServiceKey } from "./service-key.ts";
 import { createStore } from "./store.ts";
+import { createSuggest } from "./suggestions.ts";
 import { createWatchers } from "./watch.ts";
 
 export type { HealthRecord } from "./health/history-store.ts";
@@ -52,9 +53,6 @@ export { OWN_SERVICE } from "./refusals.ts";
 export type { DeregisterTarget, RefreshResult, RegisterResult } from "./registrar.ts";
 export type { ToolScope } from "./resolve.ts";
 export type { ResolvedInstance, ResolvedTool } from "./resolved-tool.ts";
-
-/** How many tools are suggested for a name that does not exist. */
-const SUGGESTIONS = 3;
 
 /** All times in milliseconds. */
 export interface RegistryOptions {
@@ -154,6 +152,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
   const catalogue = createCatalogue();
   const watchers = createWatchers(catalogue, clock);
   const search = createToolSearch(catalogue, logger);
+  const suggest = createSuggest(catalogue, search);
   const definitions = createDefinitions(store);
   const discoverer = createDiscoverer({
     pool,
@@ -224,17 +223,6 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
       .map(({ spec: { endpoint, protocol } }) => ({ endpoint, protocol, headers: new Headers() })),
   );
   let closing: Promise<void> | undefined;
-
-  function suggest(name: string, environment: string): string[] {
-    const matches = toolPredicate(catalogue, undefined);
-    return search
-      .searchIndexed(
-        name,
-        { ...matches, service: (service) => service.environment === environment },
-        SUGGESTIONS,
-      )
-      .map(({ location: { service, tools, index } }) => toolName(service, tools.shortName(index)));
-  }
 
   async function drain(): Promise<void> {
     watchers.close();

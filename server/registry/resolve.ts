@@ -6,6 +6,7 @@ import { toolName } from "./messages.ts";
 import { distanceWithin } from "./search/similar-terms.ts";
 import { DEFAULT_ENVIRONMENT, describeKey, type ServiceKey } from "./service-key.ts";
 import type { ToolSet } from "./tool-set.ts";
+import { unknownTool } from "./unknown-tool.ts";
 
 /** How many candidates an ambiguous name is answered with. */
 const MAX_CANDIDATES = 10;
@@ -67,7 +68,7 @@ export function findTool(
   if (found.length > 0) {
     return onlyOne(name, environment, found);
   }
-  throw unknownTool(name, environment, scope.version, suggest(name, environment));
+  throw unknownTool(catalogue, name, { environment, version: scope.version }, suggest(name, environment));
 }
 
 /** Every tool whose name ends with the suffix, in the version of its service that would be called. */
@@ -197,26 +198,5 @@ function onlyOne(name: string, environment: string, found: readonly ToolLocation
     reason: "AMBIGUOUS_TOOL",
     message: `"${name}" can mean ${shown.join(", ")}${more}: use one of these names`,
     metadata: { tool: name, environment, candidates: shown.join(",") },
-  });
-}
-
-function unknownTool(
-  name: string,
-  environment: string,
-  version: string | undefined,
-  suggestions: readonly string[],
-): DomainError {
-  const where = [
-    environment === DEFAULT_ENVIRONMENT ? "" : ` in environment "${environment}"`,
-    version ? ` in version "${version}"` : "",
-  ].join("");
-  const hint =
-    suggestions.length > 0 ? `did you mean ${suggestions.join(", ")}?` : "search for it with other words";
-  return new DomainError({
-    code: Code.NotFound,
-    reason: "TOOL_NOT_FOUND",
-    message: `Tool "${name}" does not exist${where}: ${hint}`,
-    resource: { type: "tool", name },
-    metadata: suggestions.length > 0 ? { suggestions: suggestions.join(",") } : {},
   });
 }
