@@ -17,6 +17,8 @@ export interface Output {
 
 /** The circumstances of one call. */
 export interface Invocation {
+  /** The name of the service that is called. */
+  readonly service: string;
   readonly target: Target;
   /** Sent besides the target's headers: trace context, correlation id, request id. */
   readonly headers: Headers;

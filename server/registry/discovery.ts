@@ -136,6 +136,7 @@ async function readSource(
     case "utcpManual": {
       const { manual } = kind.value;
       return await discoverFromUtcpManual({
+        service: spec.name,
         manual:
           manual.case === "url"
             ? { kind: "url", url: manual.value }

@@ -95,7 +95,13 @@ export function createCaller({ registry, backends, clock, random, defaultTimeout
         if (call.requestId) {
           headers.set("x-request-id", call.requestId);
         }
-        const invocation = { target: instance.target(), headers, timeoutMs, signal: timeout.signal };
+        const invocation = {
+          service: tool.service,
+          target: instance.target(),
+          headers,
+          timeoutMs,
+          signal: timeout.signal,
+        };
         let turnEnds = clock.monotonic() + TURN_MS;
         for await (const output of invoker.invoke(inputs, invocation)) {
           yield { kind: "result", output };

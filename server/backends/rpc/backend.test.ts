@@ -63,6 +63,7 @@ interface Call {
 
 function invocation({ url, protocol, headers, signal, timeoutMs }: Call): Invocation {
   return {
+    service: "stock",
     target: { endpoint: url, protocol, headers: new Headers({ authorization: "Bearer service" }) },
     headers: new Headers({ "x-correlation-id": "c-1", ...headers }),
     signal: signal ?? new AbortController().signal,

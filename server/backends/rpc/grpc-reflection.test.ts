@@ -103,6 +103,7 @@ describe.each([
       tools[0]?.sourceName ?? "",
     );
     const outputs = tool.invoke([tool.parse({ symbol: "ACME" }, "arguments")], {
+      service: "s",
       target: target(server.url),
       headers: new Headers(),
       signal: AbortSignal.timeout(10_000),

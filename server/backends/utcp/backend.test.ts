@@ -10,12 +10,14 @@ import { text } from "node:stream/consumers";
 import { create, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Clock, createLogger, DomainError, systemClock } from "@toolplane/framework";
+import { type Clock, createLogger, DomainError, notFound, systemClock } from "@toolplane/framework";
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
+import { SecretSchema } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { createSecretResolver } from "../../config/secrets.ts";
 import { createConnectionPool } from "../../pool/index.ts";
 import type { Invocation } from "../invocation.ts";
 import { createUtcpBackend, type UtcpBackendOptions } from "./backend.ts";
@@ -212,7 +214,14 @@ describe("a UTCP http tool is sent", () => {
   it("secrets in the place of variables, read anew for every call", async () => {
     let secret = "one";
     const options = {
-      secrets: { resolve: (name: string, endpoint: string) => `${name}=${secret}@${endpoint}` },
+      secrets: {
+        resolve(name: string, endpoint: string) {
+          if (name !== "KEY") {
+            throw notFound("secret", name);
+          }
+          return `${name}=${secret}@${endpoint}`;
+        },
+      },
     };
     // biome-ignore lint/suspicious/noTemplateCurlyInString: this is how UTCP writes a variable
     const template = { url: "/x", headers: { "x-key": "<${KEY}>" } };
@@ -223,6 +232,24 @@ describe("a UTCP http tool is sent", () => {
       `<KEY=one@${origin}>`,
       `<KEY=two@${origin}>`,
     ]);
+  });
+
+  it("its own service's secret where there is one, in the form of UTCP", async () => {
+    const secrets = createSecretResolver(
+      ["KEY", "web__search__2_KEY", "web__search__2_AWAY"].map((name) =>
+        create(SecretSchema, {
+          name,
+          source: { case: "env", value: name },
+          hosts: [name.endsWith("AWAY") ? "away.example" : "127.0.0.1"],
+        }),
+      ),
+      { KEY: "any", web__search__2_KEY: "own" },
+    );
+    await call({ url: "/x", headers: { "x-key": "$KEY" } }, {}, {}, { secrets });
+    await call({ url: "/x", headers: { "x-key": "$KEY" } }, {}, { service: "other" }, { secrets });
+    expect(seen.map(({ headers }) => headers["x-key"])).toEqual(["own", "any"]);
+    const error = await failure(call({ url: "/x", headers: { "x-key": "$AWAY" } }, {}, {}, { secrets }));
+    expect(error).toMatchObject({ message: expect.stringContaining("may not be sent to") });
   });
 
   it("nothing while a variable has no value", async () => {
@@ -412,6 +439,7 @@ function manual(template: JsonObject) {
 
 function invocation(more: Partial<Invocation> = {}): Invocation {
   return {
+    service: "web-search_2",
     target: { endpoint: origin, protocol: Protocol.HTTP, headers: new Headers() },
     headers: new Headers(),
     signal: new AbortController().signal,

@@ -6,7 +6,7 @@ import type { Dispatcher } from "undici";
 import { createJsonSchemaCheck } from "../../schema/index.ts";
 import type { Backend, Input, Invocation, Invoker, Output } from "../invocation.ts";
 import type { Definition } from "../source.ts";
-import { fillTemplate, type SecretLookup } from "./credentials.ts";
+import { fillTemplate, type SecretLookup, secretsOf } from "./credentials.ts";
 import { isObject, readManual, type UtcpTool } from "./document.ts";
 import { ExchangeError, exchange } from "./http-exchange.ts";
 import { headersFor } from "./manual.ts";
@@ -86,13 +86,13 @@ function createInvoker(tool: UtcpTool, options: UtcpBackendOptions): Invoker {
 async function call(
   template: HttpTemplate,
   plan: RequestPlan,
-  { target, headers, signal }: Invocation,
+  { service, target, headers, signal }: Invocation,
   { pool, maxResultBytes, secrets, clock = systemClock }: UtcpBackendOptions,
 ): Promise<Output> {
   signal.throwIfAborted();
   const url = new URL(plan.url, baseOf(target.endpoint));
   const registered = headersFor(url, target);
-  const fixed = fillTemplate(template, url, registered, secrets);
+  const fixed = fillTemplate(template, url, registered, secrets && secretsOf(service, secrets));
   for (const [name, value] of [...plan.query, ...fixed.query]) {
     url.searchParams.append(name, value);
   }

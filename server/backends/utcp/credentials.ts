@@ -7,6 +7,27 @@ export interface SecretLookup {
   resolve(name: string, endpoint: string): string;
 }
 
+/**
+ * The secrets of one service. The variables of UTCP are named after the manual that they are in, so that two manuals may
+ * call different keys the same: `KEY` in the manual of the service `web_search` is the secret `web__search_KEY`. Where
+ * there is none, it is the secret `KEY`.
+ */
+export function secretsOf(service: string, secrets: SecretLookup): SecretLookup {
+  const prefix = service.replaceAll(/[^A-Za-z0-9]/g, "__");
+  return {
+    resolve(name, endpoint) {
+      try {
+        return secrets.resolve(`${prefix}_${name}`, endpoint);
+      } catch (error) {
+        if (error instanceof DomainError && error.init.code === Code.NotFound) {
+          return secrets.resolve(name, endpoint);
+        }
+        throw error;
+      }
+    },
+  };
+}
+
 /** What a template adds to every request, variables filled in. */
 export interface FixedParts {
   /** Names in lower case. */

@@ -1,7 +1,7 @@
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
-import { createLogger, DomainError, systemClock } from "@toolplane/framework";
+import { createLogger, DomainError, notFound, systemClock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
@@ -192,7 +192,7 @@ describe("variables of a manual", () => {
       if (name === "KEY" && endpoint === "http://127.0.0.1:1") {
         return "s3cret";
       }
-      throw new Error(`no ${name} for ${endpoint}`);
+      throw notFound("secret", name, `or not for ${endpoint}`);
     },
   };
   const keyed = {
@@ -373,6 +373,7 @@ type Options = Partial<Parameters<typeof discoverFromUtcpManual>[0]>;
 
 function discover(json: JsonValue, options: Options = {}): Promise<Discovery> {
   return discoverFromUtcpManual({
+    service: "weather",
     manual: { kind: "inline", json },
     dispatcher,
     signal: new AbortController().signal,
@@ -382,6 +383,7 @@ function discover(json: JsonValue, options: Options = {}): Promise<Discovery> {
 
 function fetched(url: string, options: Options = {}): Promise<Discovery> {
   return discoverFromUtcpManual({
+    service: "weather",
     manual: { kind: "url", url },
     dispatcher,
     signal: new AbortController().signal,

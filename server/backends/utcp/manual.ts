@@ -7,7 +7,7 @@ import type { Dispatcher } from "undici";
 import type { Target } from "../../pool/target.ts";
 import { createJsonSchemaCheck } from "../../schema/index.ts";
 import type { DiscoveredTool, Discovery, SourceProblem } from "../source.ts";
-import { fillTemplate, type SecretLookup } from "./credentials.ts";
+import { fillTemplate, type SecretLookup, secretsOf } from "./credentials.ts";
 import { isObject, manualInvalid, readManual, type UtcpTool, writeManual } from "./document.ts";
 import { ExchangeError, exchange } from "./http-exchange.ts";
 import { baseOf, expandUrl, type HttpMethod, parseHttpTemplate } from "./template.ts";
@@ -17,6 +17,8 @@ const MAX_MANUAL_BYTES = 16 * 1024 * 1024;
 const TOOLS_PER_TURN = 20;
 
 export interface UtcpManualDiscovery {
+  /** The name of the service, by which UTCP knows the manual. */
+  readonly service: string;
   readonly manual:
     | { readonly kind: "url"; readonly url: string }
     | { readonly kind: "inline"; readonly json: JsonValue };
@@ -110,7 +112,7 @@ function describe(
   entry: UtcpTool,
   outputSchema: JsonObject,
   base: string | undefined,
-  { target, secrets }: UtcpManualDiscovery,
+  { service, target, secrets }: UtcpManualDiscovery,
 ): DiscoveredTool {
   const input = readSchema(entry.inputs, "inputs");
   const template = parseHttpTemplate(entry);
@@ -125,7 +127,9 @@ function describe(
       base,
     );
     problem ??= url
-      ? problemOf(() => fillTemplate(template, url, headersFor(url, target), secrets))
+      ? problemOf(() =>
+          fillTemplate(template, url, headersFor(url, target), secrets && secretsOf(service, secrets)),
+        )
       : { reason: "INVALID_URL", message: "tool_call_template.url: it is relative, and to nothing" };
   }
   return {
