@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
 import { serveSample } from "../test-support/sample-server.ts";
-import { createCors } from "./cors.ts";
 
 const echo = "/sample.v1.SampleService/Echo";
 
@@ -82,24 +81,4 @@ test("a preflight is answered with what browsers need for every protocol", async
   ]) {
     expect(allowed).toContain(name);
   }
-});
-
-test("a page that resolves its own name to this machine is refused", () => {
-  const answers: string[] = [];
-  const cors = createCors({}, true);
-  // Browsers do not let scripts choose the Host, so that the test has to play both sides.
-  const allowed = (headers: Record<string, string>) => {
-    const response = {
-      headersSent: false,
-      setHeader: () => {},
-      end: (body: Buffer) => answers.push(String(body)),
-    };
-    return cors({ method: "GET", headers } as never, response as never);
-  };
-  expect(allowed({ host: "evil.example:7400", "sec-fetch-mode": "cors" })).toBe(false);
-  expect(allowed({ host: "evil.example:7400", origin: "http://evil.example:7400" })).toBe(false);
-  expect(allowed({ host: "localhost:7400", "sec-fetch-mode": "navigate" })).toBe(true);
-  // Proxies and command-line clients send no such headers.
-  expect(allowed({ host: "tools.internal" })).toBe(true);
-  expect(answers[0]).toContain("ORIGIN_NOT_ALLOWED");
 });

@@ -1,13 +1,15 @@
 import { Code, ConnectError, cors as connectCors } from "@connectrpc/connect";
 import { withErrorInfo } from "../errors/connect-error.ts";
 import { correlationIdHeader } from "./correlation-id.ts";
-import type { NodeRequest, NodeResponse } from "./node-http.ts";
+import { isLocalName } from "./host-check.ts";
+import { hostOf, type NodeRequest, type NodeResponse } from "./node-http.ts";
 import { refuse } from "./refusal.ts";
 
 export interface CorsOptions {
   /**
    * Exact origins that may call from a browser, such as `https://tools.example.com`, or `*` for any. Default: the
-   * server's own origin, and those of the same machine when the server listens there only.
+   * server's own origin, and those of the same machine when the server listens there only. Such a server is also called
+   * under the names in this list, as a reverse proxy on the same machine does, and under no other than local ones.
    */
   readonly allowedOrigins?: readonly string[];
   /** Further request headers that scripts may send. */
@@ -36,8 +38,7 @@ const responseHeaders = [...connectCors.exposedHeaders, "Retry-After", correlati
  * Lets scripts of the allowed origins call, and refuses those of others outright: without that, a page could make
  * a server on the reader's own machine act, even though it could not read the answer.
  *
- * @param loopback whether the server can be reached from its own machine only. Then, requests of browsers must also
- *   have come under a local name, so that a page cannot reach it by resolving its own name to 127.0.0.1.
+ * @param loopback whether the server can be reached from its own machine only
  */
 export function createCors(options: CorsOptions, loopback: boolean): Cors {
   const allowed = new Set(options.allowedOrigins ?? []);
@@ -57,17 +58,12 @@ export function createCors(options: CorsOptions, loopback: boolean): Cors {
 
   return (request, response) => {
     const { origin } = request.headers;
-    const host = ("authority" in request ? request.authority : request.headers.host) ?? "";
-    const fromBrowser = origin !== undefined || request.headers["sec-fetch-mode"] !== undefined;
-    if (fromBrowser && loopback && !allowed.has("*") && !isLocalName(hostnameOf(host))) {
-      refuse(request, response, refused(`a server on this machine is not to be called as "${host}"`));
-      return false;
-    }
+    const host = hostOf(request);
     if (origin === undefined) {
       return true;
     }
     response.setHeader("vary", "Origin");
-    const own = hostOf(origin) === host;
+    const own = URL.canParse(origin) && new URL(origin).host === host;
     if (!own && !isAllowed(origin, host)) {
       refuse(
         request,
@@ -92,21 +88,4 @@ export function createCors(options: CorsOptions, loopback: boolean): Cors {
 
 function refused(message: string): ConnectError {
   return withErrorInfo(new ConnectError(message, Code.PermissionDenied), "ORIGIN_NOT_ALLOWED");
-}
-
-function hostOf(origin: string): string | undefined {
-  return URL.canParse(origin) ? new URL(origin).host : undefined;
-}
-
-function hostnameOf(host: string): string {
-  return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).hostname : "";
-}
-
-function isLocalName(hostname: string): boolean {
-  return hostname === "localhost" || hostname.endsWith(".localhost") || isLoopback(hostname);
-}
-
-/** Whether an address can be reached from its own machine only. */
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
 }

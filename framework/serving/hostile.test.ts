@@ -238,7 +238,7 @@ test("readers of streams that read nothing", async () => {
     const socket = await attacker();
     socket.pause();
     socket.write(
-      `POST ${flood} HTTP/1.1\r\nhost: x\r\ncontent-type: application/connect+proto\r\ncontent-length: 5\r\n\r\n`,
+      `POST ${flood} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/connect+proto\r\ncontent-length: 5\r\n\r\n`,
     );
     socket.write(envelope(new Uint8Array()));
   }
@@ -268,8 +268,8 @@ test("connections over which headers or bodies trickle", async () => {
     "",
     "P",
     "PRI",
-    "GET / HTTP/1.1\r\nhost: x\r\nx-slow:",
-    `POST ${echo} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"`,
+    "GET / HTTP/1.1\r\nhost: localhost\r\nx-slow:",
+    `POST ${echo} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"`,
     preface,
     Buffer.concat([preface, settings, frame(frameType.headers, 0, 1, Buffer.from([0x83]))]),
   ];
@@ -365,7 +365,7 @@ test("a megabyte of headers", async () => {
     received += chunk;
   });
   const closed = new Promise((resolve) => socket.once("close", resolve));
-  socket.write(`GET / HTTP/1.1\r\nhost: x\r\nx: ${"a".repeat(1_000_000)}\r\n\r\n`);
+  socket.write(`GET / HTTP/1.1\r\nhost: localhost\r\nx: ${"a".repeat(1_000_000)}\r\n\r\n`);
   await closed;
   expect(received === "" || received.startsWith("HTTP/1.1 431")).toBe(true);
 });
@@ -381,19 +381,23 @@ test.each([
     `POST ${echo} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n""`,
     "200",
   ],
-  ["an unusable Host", `POST ${echo} HTTP/1.1\r\nhost: a b:c\r\ncontent-length: 0\r\n\r\n`, "400"],
-  ["a path that is no path", "GET http://[::1 HTTP/1.1\r\nhost: x\r\n\r\n", "404"],
+  ["an unusable Host", `POST ${echo} HTTP/1.1\r\nhost: a b:c\r\ncontent-length: 0\r\n\r\n`, "403"],
+  ["a path that is no path", "GET http://[::1 HTTP/1.1\r\nhost: localhost\r\n\r\n", "404"],
   [
     "two lengths",
-    `POST ${echo} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n""`,
+    `POST ${echo} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n""`,
     "400",
   ],
   [
     "a length and chunks",
-    `POST ${echo} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`,
+    `POST ${echo} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`,
     "400",
   ],
-  ["an upgrade", "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", "200"],
+  [
+    "an upgrade",
+    "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+    "200",
+  ],
   ["CONNECT", "CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\n\r\n", ""],
 ])("HTTP/1 with %s", async (_, request, status) => {
   const socket = await attacker();

@@ -109,7 +109,7 @@ test("connections beyond the limit are closed", async () => {
   const first = await rawConnect(server.address.port);
   const second = await rawConnect(server.address.port);
   await second.closed;
-  first.socket.write("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+  first.socket.write("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n");
   await expect.poll(() => first.received().toString()).toContain("200 OK");
   expect(server.logged.some(({ msg }) => String(msg).startsWith("too many connections"))).toBe(true);
 });
@@ -194,7 +194,7 @@ test("a TLS client without ALPN is served HTTP/1.1", async () => {
     socket.destroy();
   });
   await once(socket, "secureConnect");
-  socket.write("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+  socket.write("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n");
   const [chunk] = await once(socket, "data");
   expect(String(chunk)).toContain("HTTP/1.1 200 OK");
 });
@@ -215,7 +215,7 @@ test("methods that start like the preface of HTTP/2 are HTTP/1.1", async () => {
   const server = await serveSample();
   for (const method of ["PROPFIND", "POST", "PUT", "P"]) {
     const connection = await rawConnect(server.address.port);
-    connection.socket.write(`${method} /nowhere HTTP/1.1\r\nhost: x\r\n\r\n`);
+    connection.socket.write(`${method} /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n`);
     await expect.poll(() => connection.received().toString()).toMatch(/^HTTP\/1\.1 4/);
   }
 });
@@ -258,7 +258,7 @@ test.each([
   if (version === "HTTP/1.1") {
     const connection = await rawConnect(server.address.port);
     connection.socket.write(
-      `POST ${echo} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n"hal`,
+      `POST ${echo} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n"hal`,
     );
     await connection.closed;
     expect(connection.received().toString()).toContain("deadline_exceeded");

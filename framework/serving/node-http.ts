@@ -17,6 +17,11 @@ export function peerOf(request: NodeRequest): string {
     : `${remoteAddress.includes(":") ? `[${remoteAddress}]` : remoteAddress}:${remotePort}`;
 }
 
+/** The name, and the port if there is one, that the client has called the server by; empty when it has not said. */
+export function hostOf(request: NodeRequest): string {
+  return ("authority" in request ? request.authority : request.headers.host) ?? "";
+}
+
 /** Whether nobody can be answered any more. Node's responses over HTTP/2 do not know themselves. */
 export function isGone(response: NodeResponse): boolean {
   return "stream" in response ? response.stream.destroyed || response.stream.closed : response.destroyed;

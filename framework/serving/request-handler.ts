@@ -6,6 +6,7 @@ import { domainConnectError, withErrorInfo } from "../errors/connect-error.ts";
 import type { Logger } from "../logging.ts";
 import { correlationIdHeader, correlationIdOf } from "./correlation-id.ts";
 import type { Cors } from "./cors.ts";
+import type { HostCheck } from "./host-check.ts";
 import type { ServeLimits } from "./limits.ts";
 import { isGone, type NodeHandler, type NodeRequest, type NodeResponse } from "./node-http.ts";
 import type { Probe } from "./probes.ts";
@@ -19,10 +20,11 @@ export type HttpHandler = (request: NodeRequest, response: NodeResponse) => bool
 export interface RequestHandlerOptions {
   /** By path. */
   readonly rpcs: ReadonlyMap<string, UniversalHandler>;
-  /** Answered first, whatever the load; by path. */
+  /** Answered before anything is shed; by path. */
   readonly probes: ReadonlyMap<string, Probe>;
   /** Asked in turn about everything that is neither probe nor RPC. */
   readonly http: readonly HttpHandler[];
+  readonly hosts: HostCheck;
   readonly cors: Cors;
   readonly limits: ServeLimits;
   readonly logger: Logger;
@@ -53,6 +55,9 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     // Node's HTTP/2 keeps the limit only from when the client has confirmed the server's settings.
     if ("stream" in request && headerListSize(request.rawHeaders) > limits.maxHeaderBytes) {
       refuse(request, response, headersTooLarge(limits.maxHeaderBytes), 431);
+      return;
+    }
+    if (!options.hosts(request, response)) {
       return;
     }
     const probe = options.probes.get(path);

@@ -10,7 +10,7 @@ import { withErrorInfo } from "../errors/connect-error.ts";
 import { abortable } from "../interceptors/abortable.ts";
 import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
 import type { ServeLimits } from "./limits.ts";
-import { type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
+import { hostOf, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
 import { refuse } from "./refusal.ts";
 import { limitBody } from "./request-body.ts";
 import { writeResponse } from "./response-writer.ts";
@@ -112,7 +112,7 @@ type RequestHead = Pick<UniversalServerRequest, "httpVersion" | "method" | "url"
 function requestHead(request: NodeRequest, limits: ServeLimits): RequestHead {
   const method = request.method ?? "";
   const secure = "encrypted" in request.socket;
-  const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${authorityOf(request)}`);
+  const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${hostOf(request) || "localhost"}`);
   if (method === "GET") {
     checkQuery(url.searchParams);
   }
@@ -124,12 +124,6 @@ function requestHead(request: NodeRequest, limits: ServeLimits): RequestHead {
   }
   clampTimeout(header, rpcProtocol(method, request.headers), limits.maxTimeoutMs);
   return { httpVersion: request.httpVersion, method, url: url.toString(), header };
-}
-
-function authorityOf(request: NodeRequest): string {
-  const authority = "authority" in request ? request.authority : request.headers.host;
-  // HTTP/1.0 has no Host.
-  return authority === undefined || authority === "" ? "localhost" : authority;
 }
 
 /** Connect takes a failure to decode base64 for one of its own. */

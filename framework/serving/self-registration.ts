@@ -6,7 +6,7 @@ import { type HeaderSchema, Protocol } from "@toolplane/gen/toolplane/registry/v
 import type { Logger } from "pino";
 import type { Clock } from "../clock.ts";
 import { invalidArgument } from "../errors/domain-error.ts";
-import { isLoopback } from "./cors.ts";
+import { isLoopback } from "./host-check.ts";
 import { createRegistration, type Registration } from "./registration.ts";
 
 /** How a server registers itself. */

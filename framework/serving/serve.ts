@@ -7,8 +7,9 @@ import { type Clock, MAX_TIMER_MS, systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
 import type { FinishedCall, Gate } from "../interceptors/begin-call.ts";
 import { createLogger, type Logger } from "../logging.ts";
-import { type CorsOptions, createCors, isLoopback } from "./cors.ts";
+import { type CorsOptions, createCors } from "./cors.ts";
 import type { Health } from "./health.ts";
+import { createHostCheck, isLoopback } from "./host-check.ts";
 import { completeLimits, type ServeLimits } from "./limits.ts";
 import { localUrl, parseListenAddress } from "./listen-address.ts";
 import { listen, type TlsOptions } from "./listener.ts";
@@ -115,6 +116,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
   const version = options.version ?? "0.0.0";
   const { host, port } = parseListenAddress(options.listen ?? "127.0.0.1:0");
   const shutdown = new AbortController();
+  const loopback = isLoopback(host);
 
   const { rpcs, services, health } = routeServices(options, limits, logger, clock, shutdown.signal);
   const readiness = createReadiness({
@@ -131,7 +133,8 @@ export async function serve(options: ServeOptions): Promise<Server> {
     rpcs,
     probes: createProbes(readiness, { name: options.name, version }),
     http: options.http ?? [],
-    cors: createCors(options.cors ?? {}, isLoopback(host)),
+    hosts: createHostCheck(options.cors?.allowedOrigins, loopback),
+    cors: createCors(options.cors ?? {}, loopback),
     limits,
     logger,
     clock,
