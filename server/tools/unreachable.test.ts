@@ -1,18 +1,12 @@
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { systemClock } from "@toolplane/framework";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
-import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { SampleService } from "../../framework/test-support/sample-service.ts";
-import { createRpcBackend } from "../backends/rpc/backend.ts";
-import { createConnectionPool } from "../pool/index.ts";
 import { emptyRegistry, startServer } from "../registry/test-support/open-registry.ts";
 import { instance, service } from "../registry/test-support/specs.ts";
 import type { Database } from "../storage/database.ts";
-import { silentLogger } from "../storage/silent-logger.ts";
 import { openTestDatabase } from "../storage/testing.ts";
-import { createCaller } from "./caller.ts";
+import { openCaller } from "./test-support/open-caller.ts";
 
 let database: Database;
 
@@ -22,37 +16,11 @@ beforeAll(async () => {
 
 afterAll(() => database.close());
 
-/** Calls tools of a registry to their end; returns the instance that answered. */
-async function openCaller() {
-  const registry = await emptyRegistry(database);
-  const pool = createConnectionPool({ logger: silentLogger, clock: systemClock });
-  onTestFinished(() => pool.close());
-  const caller = createCaller({
-    registry,
-    backends: [createRpcBackend({ pool, maxResultBytes: 1_000_000 })],
-    clock: systemClock,
-    defaultTimeoutMs: 10_000,
-  });
-  const context = {
-    signal: new AbortController().signal,
-    timeoutMs: undefined,
-    headers: new Headers(),
-    path: "call",
-  };
-  async function call(init: MessageInitShape<typeof ToolCallSchema>): Promise<string> {
-    let answered = "";
-    for await (const event of caller.call(create(ToolCallSchema, init), context)) {
-      answered = event.kind === "started" ? event.instanceId : answered;
-    }
-    return answered;
-  }
-  return { registry, call };
-}
-
 const echo = { tool: "s.Echo", input: { case: "arguments", value: { value: "hi" } } } as const;
 
 test("once a call has found an instance gone, no other call is sent there", async () => {
-  const { registry, call } = await openCaller();
+  const registry = await emptyRegistry(database);
+  const call = openCaller(registry);
   const routes = {
     routes: (router) => router.service(SampleService, { echo: (request) => request }),
   } satisfies Parameters<typeof startServer>[0];
@@ -63,7 +31,7 @@ test("once a call has found an instance gone, no other call is sent there", asyn
     registry.getService({ name: "s", environment: "", version: "" }).instances.map((one) => one.health);
   await expect.poll(health).toEqual([HealthStatus.HEALTHY, HealthStatus.HEALTHY]);
   const answered = new Set<string>();
-  await expect.poll(async () => answered.add(await call(echo)).size, { interval: 1 }).toBe(2);
+  await expect.poll(async () => answered.add((await call(echo)).instanceId).size, { interval: 1 }).toBe(2);
   await killed.close();
 
   const firstFailure = async () => {
@@ -74,16 +42,17 @@ test("once a call has found an instance gone, no other call is sent there", asyn
   await expect(firstFailure()).rejects.toMatchObject({ code: Code.Unavailable });
 
   for (let count = 0; count < 200; count++) {
-    expect(await call(echo)).toBe("kept");
+    expect((await call(echo)).instanceId).toBe("kept");
   }
   await expect.poll(health).toEqual([HealthStatus.HEALTHY, HealthStatus.UNHEALTHY]);
   for (let count = 0; count < 200; count++) {
-    expect(await call(echo)).toBe("kept");
+    expect((await call(echo)).instanceId).toBe("kept");
   }
 });
 
 test("an instance that says itself that it is unavailable is not suspected", async () => {
-  const { registry, call } = await openCaller();
+  const registry = await emptyRegistry(database);
+  const call = openCaller(registry);
   const failing = await startServer({
     routes: (router) =>
       router.service(SampleService, {
