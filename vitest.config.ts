@@ -34,8 +34,8 @@ export default defineConfig({
             ...(process.getuid?.() === 0 ? [] : ["**/full-disk.test.ts"]),
           ],
           expect: waiting,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
         },
       },
       {

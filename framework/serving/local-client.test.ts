@@ -80,7 +80,7 @@ describe.each([
   test("and keeps to a deadline", async () => {
     const server = await serveSample({}, { echo: () => new Promise(() => {}) });
     const client = createClient(SampleService, transportTo(server));
-    const error = await client.echo({ value: "" }, { timeoutMs: 20 }).catch(ConnectError.from);
+    const error = await client.echo({ value: "" }, { timeoutMs: 200 }).catch(ConnectError.from);
     expect(error).toMatchObject({ code: Code.DeadlineExceeded });
     await expect
       .poll(() => server.logged.filter(({ msg }) => msg === "call"))

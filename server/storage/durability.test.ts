@@ -12,10 +12,14 @@ import { silentLogger } from "./silent-logger.ts";
 it("no acknowledged row is lost when the owner, and now and then the server, is killed 20 times", async () => {
   const dataDir = await mkdtemp(join(tmpdir(), "toolplane-test-"));
   onTestFinished(() => rm(dataDir, { recursive: true, force: true }));
+  // Compiling the same sources 20 times would take most of the time.
+  const cache = await mkdtemp(join(tmpdir(), "toolplane-test-"));
+  onTestFinished(() => rm(cache, { recursive: true }));
   const acknowledged: number[] = [];
   for (let round = 0; round < 20; round++) {
     const owner = fork(join(import.meta.dirname, "testing-owner.ts"), [dataDir, "insert"], {
       execArgv: ["--conditions=toolplane-source"],
+      env: { ...process.env, NODE_COMPILE_CACHE: cache },
     });
     owner.on("message", (id) => id === "open" || acknowledged.push(Number(id)));
     const enough = acknowledged.length + 5;
