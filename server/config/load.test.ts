@@ -68,7 +68,7 @@ describe("a mistake in the file names its field", () => {
   test.each([
     ["an unknown field", "pool:\n  max_connection: 3\n", "pool.max_connection"],
     ["a wrong type", "drain_timeout: [1]\n", "drain_timeout"],
-    ["a value outside its range", "pool: { connectTimeout: 3600s }\n", "pool.connectTimeout"],
+    ["a value outside its range", "pool: { connectTimeout: 3600s }\n", "pool.connect_timeout"],
     ["an address that is none", "listen: nowhere\n", "listen"],
     ["a secret without hosts", "secrets: [{ name: key, env: KEY }]\n", "secrets[0].hosts"],
   ])("%s", (_, text, field) => {
@@ -76,6 +76,13 @@ describe("a mistake in the file names its field", () => {
     expect(error.init.code).toBe(Code.InvalidArgument);
     expect(error.init.fields?.map((violation) => violation.field)).toContain(field);
   });
+});
+
+test("fields are suggested under the names that are documented", () => {
+  const { message } = refusal(() => loadSettings({ config: file("limits: { max_message_size: 1 }\n") }, {}));
+  expect(message).toContain('limits.max_message_size: is no known field (did you mean "max_message_bytes"?)');
+  expect(message).toContain('"max_header_bytes"');
+  expect(message).not.toContain("maxMessageBytes");
 });
 
 test.each([

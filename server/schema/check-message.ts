@@ -10,7 +10,7 @@ import { FeatureSet_FieldPresence, hasCustomJsonRepresentation, isWrapperDesc } 
 import { canonicalMapKey, expectedScalar, isScalarJson } from "./check-scalar.ts";
 import { isDuration, isFieldMask, isTimestamp } from "./check-well-known.ts";
 import type { Violations } from "./violations.ts";
-import { describe, didYouMean, oneOf, quote } from "./wording.ts";
+import { describe, didYouMean, type FieldNames, nameOf, oneOf, quote } from "./wording.ts";
 
 /** Messages may nest this deep, as in every Protobuf implementation. */
 export const MAX_DEPTH = 100;
@@ -23,8 +23,9 @@ export function checkMessageJson(
   json: unknown,
   registry: Registry | undefined,
   violations: Violations,
+  names: FieldNames = "json",
 ): void {
-  new Check(registry, violations).message(desc, json, 0);
+  new Check(registry, violations, names).message(desc, json, 0);
 }
 
 /** The fields of a message by both of their names. */
@@ -48,10 +49,12 @@ function lookup(desc: DescMessage): ReadonlyMap<string, DescField> {
 class Check {
   readonly #registry: Registry | undefined;
   readonly #violations: Violations;
+  readonly #names: FieldNames;
 
-  constructor(registry: Registry | undefined, violations: Violations) {
+  constructor(registry: Registry | undefined, violations: Violations, names: FieldNames) {
     this.#registry = registry;
     this.#violations = violations;
+    this.#names = names;
   }
 
   message(desc: DescMessage, json: unknown, depth: number): void {
@@ -134,7 +137,7 @@ class Check {
             this.#violations.add(
               "ONEOF_CONFLICT",
               `cannot be given together with ${quote(earlier)}: at most one of ` +
-                `${field.oneof.fields.map(({ jsonName }) => quote(jsonName)).join(", ")} is allowed`,
+                `${field.oneof.fields.map((each) => quote(nameOf(each, this.#names))).join(", ")} is allowed`,
             );
             return;
           }
@@ -147,7 +150,9 @@ class Check {
       if (field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED) {
         const key = keys.get(field);
         if (key === undefined || (json[key] === null && !takesNull(field))) {
-          this.#violations.within(field.jsonName, () => this.#violations.add("REQUIRED", "is required"));
+          this.#violations.within(nameOf(field, this.#names), () =>
+            this.#violations.add("REQUIRED", "is required"),
+          );
         }
       }
     }
@@ -160,7 +165,7 @@ class Check {
       this.field(extension, value, depth);
       return;
     }
-    const names = desc.fields.map(({ jsonName }) => jsonName);
+    const names = desc.fields.map((field) => nameOf(field, this.#names));
     const allowed =
       names.length === 0
         ? `${desc.typeName} has no fields`

@@ -9,12 +9,18 @@ import { invalidArgument } from "@toolplane/framework";
 import { checkMessageJson } from "./check-message.ts";
 import { checkRules, type RuleWarning } from "./validate-rules.ts";
 import { Violations } from "./violations.ts";
+import type { FieldNames } from "./wording.ts";
 
 export interface ParseMessageOptions {
   /** Where types in google.protobuf.Any, and extensions, are looked up: the service's own descriptors. */
   readonly registry?: Registry | undefined;
   /** The path of the value in the request, such as `arguments`. Default: the empty path. */
   readonly path?: string | undefined;
+  /**
+   * Which of a field's two names is told: `json`, such as `pageSize`, or `proto`, such as `page_size`. A field that was
+   * given is named as it was given, if only its form is wrong. Default: `json`.
+   */
+  readonly names?: FieldNames | undefined;
   /** Told of protovalidate rules that cannot be checked and are skipped. */
   readonly onWarning?: RuleWarning | undefined;
 }
@@ -30,14 +36,14 @@ export interface ParseMessageOptions {
 export function parseMessageJson<Desc extends DescMessage>(
   desc: Desc,
   json: JsonValue,
-  { registry, path = "", onWarning }: ParseMessageOptions = {},
+  { registry, path = "", names = "json", onWarning }: ParseMessageOptions = {},
 ): MessageShape<Desc> {
-  const malformed = Violations.of(path, (found) => checkMessageJson(desc, json, registry, found));
+  const malformed = Violations.of(path, (found) => checkMessageJson(desc, json, registry, found, names));
   if (malformed.length > 0) {
     throw invalidArgument(malformed);
   }
   const message = read(desc, json, registry, path);
-  const broken = Violations.of(path, (found) => checkRules(desc, message, registry, found, onWarning));
+  const broken = Violations.of(path, (found) => checkRules(desc, message, registry, found, onWarning, names));
   if (broken.length > 0) {
     throw invalidArgument(broken);
   }

@@ -18,7 +18,7 @@ import {
 import { wordRule } from "@toolplane/framework";
 import { withTimeLimit } from "./time-limit.ts";
 import type { Violations } from "./violations.ts";
-import type { Segment } from "./wording.ts";
+import { type FieldNames, nameOf, type Segment } from "./wording.ts";
 
 /**
  * How long one check may take, in milliseconds. Rules are programs (CEL) that come with the tool: loops in loops over a
@@ -50,6 +50,7 @@ export function checkRules(
   registry: Registry | undefined,
   violations: Violations,
   onWarning: RuleWarning | undefined,
+  names: FieldNames = "json",
 ): void {
   const kind = kindOfRules(desc);
   if (kind === "none") {
@@ -86,11 +87,13 @@ export function checkRules(
       return;
     case "invalid":
       for (const { field, forKey, message: text, ruleId } of result.violations) {
-        violations.within(field.map(segment), () =>
-          violations.add(
-            ruleId.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_") || "RULE",
-            forKey ? `key: ${wordRule(text)}` : wordRule(text) || `breaks the rule ${ruleId}`,
-          ),
+        violations.within(
+          field.map((element) => segment(element, names)),
+          () =>
+            violations.add(
+              ruleId.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_") || "RULE",
+              forKey ? `key: ${wordRule(text)}` : wordRule(text) || `breaks the rule ${ruleId}`,
+            ),
         );
       }
   }
@@ -159,10 +162,10 @@ function hasExpressions({ cel, celExpression, type }: FieldRules): boolean {
   return parts.some((part) => part !== undefined && hasExpressions(part));
 }
 
-function segment(element: Path[number]): Segment {
+function segment(element: Path[number], names: FieldNames): Segment {
   switch (element.kind) {
     case "field":
-      return element.jsonName;
+      return nameOf(element, names);
     case "extension":
       return `[${element.typeName}]`;
     case "oneof":

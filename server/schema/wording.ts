@@ -1,6 +1,17 @@
 /** One step of a path into a JSON value: a member's name, an item's index, or a map entry's key. */
 export type Segment = string | number | { readonly key: string };
 
+/** Which of a field's two names is told: the one of Protobuf JSON, or the one in the `.proto` file. */
+export type FieldNames = "json" | "proto";
+
+/** The name of a field to tell. */
+export function nameOf(
+  field: { readonly name: string; readonly jsonName: string },
+  names: FieldNames,
+): string {
+  return names === "json" ? field.jsonName : field.name;
+}
+
 /** Longest part of a name or text from outside that a message repeats, in characters. */
 const MAX_QUOTED = 60;
 
