@@ -12,7 +12,7 @@ import {
 import { ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { SchemaProfile } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import {
   AnalyzeTextRequestSchema,
   AnalyzeTextResponseSchema,
@@ -41,7 +41,7 @@ beforeAll(async () => {
         },
       }),
   });
-  await expect.poll(() => findTool("text.AnalyzeText")).toBe(true);
+  await vi.waitFor(async () => expect(await findTool("text.AnalyzeText")).toBe(true), { timeout: 20_000 });
 });
 
 beforeEach(() => {
