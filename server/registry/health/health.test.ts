@@ -2,6 +2,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { systemClock } from "@toolplane/framework";
 import { ServiceFilterSchema } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { HealthStatus, Protocol, ServiceState } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
@@ -201,12 +202,16 @@ test("a failure that was found at an instance's former address is not held again
 });
 
 test("past checks are listed newest first, filtered, page by page", async () => {
-  const registry = await emptyRegistry(database);
+  // Rounds may follow each other within a millisecond, which is all that tells their times apart.
+  let aheadMs = 0;
+  const clock = { ...systemClock, now: () => systemClock.now() + aheadMs };
+  const registry = await emptyRegistry(database, {}, { clock });
   const server = await startServer();
   for (const name of ["history-a", "history-b"]) {
     await registry.register(described({ name, tags: [name] }), instance({ id: name, endpoint: server.url }));
   }
   for (let round = 0; round < 3; round++) {
+    aheadMs += 1_000;
     await registry.checkHealth(create(ServiceFilterSchema, { name: "history" }), never);
   }
   const filter = create(ServiceFilterSchema, { name: "HISTORY-A" });
