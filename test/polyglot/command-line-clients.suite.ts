@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Polyglot } from "./setup.ts";
-import { buf, installGrpcurl, jsonDocuments, output } from "./tools.ts";
+import { buf, installGrpcurl, jsonDocuments, output, renderDependencies } from "./tools.ts";
 
 const SERVICES = [
   "grpc.health.v1.Health",
@@ -23,6 +23,7 @@ export function testCommandLineClients(polyglot: () => Polyglot): void {
   let grpcurlPath: string;
   beforeAll(async () => {
     grpcurlPath = await installGrpcurl();
+    await renderDependencies();
   });
 
   describe("grpcurl, without a schema file,", () => {

@@ -1,5 +1,5 @@
 import { createToolplane, type NodeToolplane } from "@toolplane/client/node";
-import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
+import { Lifetime, Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { examples, type RunningExample, startExample } from "../../scripts/examples.ts";
 import { startTestApp, type TestApp } from "../support/test-app.ts";
 
@@ -48,6 +48,8 @@ export async function startPolyglot(): Promise<Polyglot> {
         },
         instance: {
           endpoint: name === "stats" ? service.url : service.address,
+          // Nobody renews it, and the tests may take longer than a lease.
+          lifetime: Lifetime.PERMANENT,
           ...(name === "stats" && { protocol: Protocol.HTTP }),
         },
       });

@@ -85,7 +85,7 @@ export async function generatePython(python: string): Promise<string> {
 }
 
 /** The files that the contract imports. Others may be reading them, so they are only written when they are not there. */
-async function renderDependencies(): Promise<void> {
+export async function renderDependencies(): Promise<void> {
   if (!existsSync(join(root, ".proto-deps"))) {
     await run(process.execPath, ["scripts/generate.mjs", "--deps"]);
   }
