@@ -8,7 +8,7 @@ import { compareText } from "./version-order.ts";
 
 const MAX_SUGGESTIONS = 3;
 /** So many tools are compared with a name: all of them in most registries. In larger ones the search picks the rest. */
-const MAX_COMPARED = 10_000;
+const MAX_COMPARED = 5_000;
 const MAX_HITS = 20;
 
 /** How many letters of a name may be wrong. */
@@ -97,14 +97,27 @@ function nameDistance(wanted: Wanted, service: string, tool: string): number | u
 /** How many letters of a word are wrong; undefined when that is too many for its length. */
 function spellingDistance(word: string, known: string): number | undefined {
   const mistakes = Math.min(MAX_MISTAKES, Math.floor(word.length / LETTERS_PER_MISTAKE));
-  for (let distance = 0; distance <= mistakes; distance++) {
-    if (
-      distance === 0
-        ? word === known
-        : Math.abs(word.length - known.length) <= distance && distanceWithin(known, word, distance)
-    ) {
-      return distance;
-    }
+  if (Math.abs(word.length - known.length) > mistakes) {
+    return undefined;
   }
-  return undefined;
+  // Names begin and end alike so often that only what is between is worth a comparison.
+  const shorter = Math.min(word.length, known.length);
+  let start = 0;
+  while (start < shorter && word[start] === known[start]) {
+    start++;
+  }
+  let end = 0;
+  while (end < shorter - start && word.at(-1 - end) === known.at(-1 - end)) {
+    end++;
+  }
+  const left = known.slice(start, known.length - end);
+  const right = word.slice(start, word.length - end);
+  if (!distanceWithin(left, right, mistakes)) {
+    return undefined;
+  }
+  let distance = mistakes;
+  while (distance > 0 && distanceWithin(left, right, distance - 1)) {
+    distance--;
+  }
+  return distance;
 }
