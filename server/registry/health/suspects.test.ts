@@ -1,5 +1,5 @@
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Database } from "../../storage/database.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
@@ -91,13 +91,13 @@ test("however many calls fail, an instance is checked once a second", async () =
       suspects.report("a");
     }
     clock.advance(round === 0 ? 0 : pause);
-    await vi.waitFor(() => expect(checks).toHaveLength(round + 1));
-    await vi.waitFor(() => expect(clock.pending).toBe(1));
+    await expect.poll(() => checks).toHaveLength(round + 1);
+    await expect.poll(() => clock.pending).toBe(1);
   }
   expect(checks).toEqual([start, start + pause, start + 2 * pause]);
   expect(suspects.has("a")).toBe(true);
   clock.advance(pause);
-  await vi.waitFor(() => expect(suspects.has("a")).toBe(false));
+  await expect.poll(() => suspects.has("a")).toBe(false);
   expect(clock.pending).toBe(0);
   await suspects.close();
 });
