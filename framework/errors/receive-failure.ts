@@ -72,6 +72,12 @@ const wordings: readonly (readonly [theirs: RegExp, reason: string, ours: (...pa
       () => "the request has several messages, but this method takes one",
     ],
     [/^unexpected end flag$/, "MALFORMED_REQUEST", () => "a message has a flag that only answers may have"],
+    [
+      /^parse binary: .*maximum recursion depth of (\d+) reached$/s,
+      "NESTED_TOO_DEEP",
+      (depth) =>
+        `messages are nested deeper than ${depth} levels; an object or list in a google.protobuf.Struct counts as two`,
+    ],
     [/^parse binary: (.*)$/s, "MALFORMED_REQUEST", (why) => `the message is not valid Protobuf: ${why}`],
   ];
 

@@ -1,4 +1,6 @@
 import { gzipSync } from "node:zlib";
+import { fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { StructSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 import {
@@ -44,6 +46,19 @@ async function postJson(
   };
   return { status: response.status, error };
 }
+
+test("messages that are nested too deeply are said to be, with the limit", async () => {
+  const server = await serveSample();
+  let nested: JsonObject = {};
+  for (let level = 0; level < 80; level++) {
+    nested = { nested };
+  }
+  const client = createClient(SampleService, createGrpcTransport({ baseUrl: server.url }));
+  const error = await failure(client.reflect(fromJson(StructSchema, nested)));
+  expect(error.code).toBe(Code.InvalidArgument);
+  expect(error.rawMessage).toContain("nested deeper than 100 levels");
+  expect(error.findDetails(ErrorInfoSchema)).toMatchObject([{ reason: "NESTED_TOO_DEEP" }]);
+});
 
 const truncatedString = Uint8Array.of(0x0a, 0x7f, 0x61);
 const malformedUtf8 = Uint8Array.of(0x0a, 0x02, 0xc3, 0x28);
