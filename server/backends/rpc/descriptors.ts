@@ -18,11 +18,12 @@ import {
   type ToolOptions,
   tool as toolOption,
 } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
-import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import { Idempotency, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 
 import { argumentsSchema, leadingComment, messageSchema } from "../../schema/index.ts";
 import type { DiscoveredTool, Discovery, SourceProblem } from "../source.ts";
 import { linkFiles, MAX_FILES, serializeFiles } from "./descriptor-files.ts";
+import { streamingOf } from "./streaming.ts";
 
 export interface DescriptorSourceOptions {
   /** The descriptors with all their imports. */
@@ -222,19 +223,6 @@ function unusable(file: FileDescriptorProto, serviceName: string, reason: string
       },
     };
   });
-}
-
-function streamingOf(kind: DescMethod["methodKind"]): Streaming {
-  switch (kind) {
-    case "unary":
-      return Streaming.UNARY;
-    case "server_streaming":
-      return Streaming.SERVER;
-    case "client_streaming":
-      return Streaming.CLIENT;
-    case "bidi_streaming":
-      return Streaming.BIDI;
-  }
 }
 
 function idempotencyOf(level: MethodOptions_IdempotencyLevel | undefined): Idempotency {

@@ -2,12 +2,12 @@ import { type DescMethod, fromBinary, type JsonValue, type Message, type Registr
 import { type Any, anyIs, anyPack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { invalidArgument } from "@toolplane/framework";
-import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ConnectionPool } from "../../pool/index.ts";
 import { parseArguments } from "../../schema/index.ts";
 import type { Input, Invocation, Invoker, Output } from "../invocation.ts";
 import { messageToJson } from "./any-json.ts";
 import { backendError, invalidResult } from "./backend-error.ts";
+import { streamingOf } from "./streaming.ts";
 
 export interface RpcInvokerOptions {
   readonly pool: ConnectionPool;
@@ -22,7 +22,7 @@ export function createRpcInvoker(options: RpcInvokerOptions): Invoker {
   const { pool, maxResultBytes, method, registry } = options;
 
   return {
-    streaming: streamingOf(method),
+    streaming: streamingOf(method.methodKind),
 
     parse: (json, path) => toInput(parseArguments(method.input, json, { registry, path })),
 
@@ -144,17 +144,4 @@ function toInput(message: Message): Input {
 /** The caller passes back what `parse` or `parseMessage` of this invoker returned. */
 function toMessage(input: Input): Message {
   return input as unknown as Message;
-}
-
-function streamingOf({ methodKind }: DescMethod): Streaming {
-  switch (methodKind) {
-    case "unary":
-      return Streaming.UNARY;
-    case "server_streaming":
-      return Streaming.SERVER;
-    case "client_streaming":
-      return Streaming.CLIENT;
-    case "bidi_streaming":
-      return Streaming.BIDI;
-  }
 }

@@ -69,13 +69,10 @@ export async function startConnectServer(
   let connections = 0;
   const service = stockService(createFileRegistry(descriptors));
   const adapter = connectNodeAdapter({ routes: (router) => addRoutes(router, service, started, cancelled) });
-  const handler = (
-    request: http.IncomingMessage | http2.Http2ServerRequest,
-    response: http.ServerResponse,
-  ) => {
+  const handler: NodeHandler = (request, response) => {
     versions.push(request.httpVersion);
     timeouts.push((request.headers["grpc-timeout"] ?? request.headers["connect-timeout-ms"])?.toString());
-    adapter(request as http.IncomingMessage, response);
+    adapter(request, response);
   };
   const server = listenerOf(kind, handler);
   const sockets = new Set<Socket>();
@@ -106,11 +103,10 @@ export async function startConnectServer(
   };
 }
 
-// The handler is the same for both versions: connect-node's adapter accepts either kind of request.
-// biome-ignore lint/suspicious/noExplicitAny: node:http and node:http2 have no common type for this
-type AnyHandler = (request: any, response: any) => void;
+/** Connect's handler takes the requests of HTTP/1.1 and of HTTP/2. */
+type NodeHandler = ReturnType<typeof connectNodeAdapter>;
 
-function listenerOf(kind: Kind, handler: AnyHandler): http.Server | http2.Http2Server {
+function listenerOf(kind: Kind, handler: NodeHandler): http.Server | http2.Http2Server {
   switch (kind) {
     case "h1":
       return http.createServer(handler);
