@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -139,6 +141,38 @@ describe("a service that is registered from the command line", () => {
 });
 
 describe("discover", () => {
+  it("says how to keep a manual, and what it says works", async () => {
+    const template = { call_template_type: "http", url: "/hello", http_method: "GET" };
+    const manual = {
+      utcp_version: "1.0.1",
+      manual_version: "1.0.0",
+      tools: [
+        {
+          name: "hello",
+          description: "Says hello",
+          inputs: { type: "object" },
+          tool_call_template: template,
+        },
+      ],
+    };
+    const server = createServer((request, response) => {
+      response
+        .setHeader("content-type", "application/json")
+        .end(JSON.stringify(request.url === "/utcp" ? manual : { said: "hello" }));
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    try {
+      const { port } = server.address() as AddressInfo; // what a TCP server that listens has
+      const { stderr } = await run("discover", `http://127.0.0.1:${port}/utcp`);
+      const [, command = ""] = /toolplane (register .*?) \(/.exec(stderr) ?? [];
+      expect((await run(...command.replace("<name>", "kept").split(" "))).code).toBe(0);
+      expect((await run("call", "kept.hello", "--json")).stdout).toContain('"hello"');
+      await run("deregister", "kept");
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+    }
+  });
+
   it("shows what a server offers and keeps nothing", async () => {
     const { code, stdout } = await run("discover", address);
     expect(code).toBe(0);

@@ -12,7 +12,13 @@ import { toDuration } from "../../tool-calls.ts";
 import type { SourceOptions } from "../commands/registration.ts";
 import type { Context } from "../context.ts";
 import { ExitCode } from "../exit-code.ts";
-import { normaliseAddress, parseHeader, parseProtocol, readSource } from "../input/registration.ts";
+import {
+  normaliseAddress,
+  parseHeader,
+  parseProtocol,
+  readSource,
+  withImpliedManual,
+} from "../input/registration.ts";
 import { count } from "../output/format.ts";
 import { renderProblems } from "../output/service.ts";
 import { withSpinner } from "../output/spinner.ts";
@@ -37,7 +43,7 @@ export async function discover(
   given: SourceOptions,
 ): Promise<number | undefined> {
   const endpoint = normaliseAddress(address);
-  const options = impliesManual(endpoint, given) ? { ...given, utcpUrl: endpoint } : given;
+  const options = withImpliedManual(endpoint, given);
   const source = await readSource(options, context.io);
   const id = `discover-${randomUUID()}`;
   const request = {
@@ -127,13 +133,4 @@ function serviceName(endpoint: string): string {
       .replaceAll(/^-+|-+$/g, "")
       .slice(0, 63) || "server"
   );
-}
-
-/** An address with a path can only be a document. */
-function impliesManual(endpoint: string, options: SourceOptions): boolean {
-  const { source, utcpUrl, manual, descriptors } = options;
-  if (utcpUrl ?? manual ?? descriptors) return false;
-  if (source !== undefined) return source === "utcp";
-  const url = URL.parse(endpoint);
-  return url !== null && /^https?:$/.test(url.protocol) && url.pathname !== "/";
 }

@@ -24,6 +24,7 @@ import {
   parseHealthCheck,
   parseProtocol,
   readSource,
+  withImpliedManual,
 } from "../input/registration.ts";
 import { count } from "../output/format.ts";
 import { renderOffer } from "../output/offer.ts";
@@ -95,7 +96,8 @@ async function toRequest(
   service: MessageInitShape<typeof ServiceSpecSchema>;
   instance: MessageInitShape<typeof InstanceSpecSchema>;
 }> {
-  const source = await readSource(options, context.io);
+  const endpoint = normaliseAddress(address);
+  const source = await readSource(withImpliedManual(endpoint, options), context.io);
   const healthCheck = parseHealthCheck(options.health, options.healthInterval);
   const { lease } = options;
   return {
@@ -113,7 +115,7 @@ async function toRequest(
     },
     instance: {
       id: options.instance ?? "",
-      endpoint: normaliseAddress(address),
+      endpoint,
       protocol: parseProtocol(options.protocol, source),
       ...(lease === undefined
         ? { lifetime: Lifetime.PERMANENT }

@@ -41,6 +41,20 @@ export async function readSource(options: SourceOptions, io: Io): Promise<Source
   }
 }
 
+/** An address with a path can only be that of a document: a manual, where nothing else is said. */
+export function withImpliedManual<Options extends SourceOptions>(
+  endpoint: string,
+  options: Options,
+): Options {
+  const { source, utcpUrl, manual, descriptors } = options;
+  if (utcpUrl ?? manual ?? descriptors) return options;
+  const url = URL.parse(endpoint);
+  const isDocument = url !== null && /^https?:$/.test(url.protocol) && url.pathname !== "/";
+  return (source === undefined ? isDocument : source === "utcp")
+    ? { ...options, utcpUrl: endpoint }
+    : options;
+}
+
 function impliedSource(options: SourceOptions): string {
   const kinds = new Set([
     ...(options.utcpUrl !== undefined || options.manual !== undefined ? ["utcp"] : []),

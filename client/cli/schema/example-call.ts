@@ -28,6 +28,9 @@ const OPTIONAL_SHOWN = 3;
 const MAX_DEPTH = 4;
 const MAX_VALUES = 64;
 
+/** How many items the list of an example has at most. */
+const MAX_ITEMS = 8;
+
 /** What all parts of one example share. */
 interface Draft {
   readonly root: JsonObject;
@@ -68,12 +71,23 @@ function exampleValue(whole: JsonObject, draft: Draft, depth: number): JsonValue
     case "boolean":
       return true;
     case "array":
-      return isDeep ? [] : [exampleValue(resolveSchema(schema["items"], root), draft, depth + 1)];
+      return isDeep ? [] : exampleList(schema, draft, depth);
     case "object":
       return isDeep ? {} : exampleObject(schema, draft, depth + 1);
     default:
       return exampleString(schema);
   }
+}
+
+/** One item, or as many as there must be. Numbers and texts count up, where all have to differ. */
+function exampleList({ items, minItems }: JsonObject, draft: Draft, depth: number): JsonValue[] {
+  const length = typeof minItems === "number" ? Math.min(Math.max(minItems, 1), MAX_ITEMS) : 1;
+  return Array.from({ length }, (_, index) => {
+    const value = exampleValue(resolveSchema(items, draft.root), draft, depth + 1);
+    if (index === 0) return value;
+    if (typeof value === "number") return value + index;
+    return typeof value === "string" ? `${value}${index + 1}` : value;
+  });
 }
 
 function exampleNumber({ minimum, exclusiveMinimum, maximum }: JsonObject): number {

@@ -123,6 +123,18 @@ describe("schemaRows", () => {
 });
 
 describe("exampleCall", () => {
+  it("has as many items as there must be, and different ones", () => {
+    const list = (items: JsonObject) => ({
+      type: "object",
+      required: ["a"],
+      properties: { a: { type: "array", items, minItems: 2, uniqueItems: true } },
+    });
+    const numbers = exampleCall(aTool({ inputSchema: list({ type: "number" }) }));
+    expect(numbers).toBe("toolplane call weather.GetForecast 'a:=[1,2]'");
+    const texts = exampleCall(aTool({ inputSchema: list({ type: "string" }) }));
+    expect(texts).toBe(`toolplane call weather.GetForecast 'a:=["text","text2"]'`);
+  });
+
   it("gives the required arguments", () => {
     expect(exampleCall(aTool())).toBe("toolplane call weather.GetForecast city=text");
   });
