@@ -25,15 +25,6 @@ export function endsSession(error: unknown): boolean {
     : isConnectionError(error);
 }
 
-/** Whether a statement broke a unique constraint: the named one, or any. */
-export function isUniqueViolation(error: unknown, constraint?: string): boolean {
-  return (
-    error instanceof pg.DatabaseError &&
-    error.code === "23505" &&
-    (constraint === undefined || error.constraint === constraint)
-  );
-}
-
 /** The database does not answer now and is expected to be back soon. */
 export function databaseUnavailable(message: string, cause?: unknown): DomainError {
   return new DomainError({

@@ -140,8 +140,8 @@ export declare type Tool = Message<"toolplane.registry.v1.Tool"> & {
   problem?: Problem | undefined;
 
   /**
-   * The name to give to a language model: it begins with a letter and has at most 64 letters, digits, `_` and `-`. No two
-   * tools share one. Calls take `name`.
+   * The name to give to a language model: it begins with a letter and has at most 64 letters, digits, `_` and `-`. It
+   * ends with a short hash of `name`, which keeps names that look alike apart. Calls take `name`.
    *
    * @generated from field: string provider_name = 18;
    */
