@@ -7,11 +7,20 @@ export {
   invalidArgument,
   notFound,
   type PreconditionViolation,
+  type QuotaViolation,
 } from "./errors/domain-error.ts";
 export { wordRule } from "./errors/rule-wording.ts";
 export { toStatus } from "./errors/status.ts";
 export type { FinishedCall, Gate } from "./interceptors/begin-call.ts";
-export { anonymous, type CallContext, callContext, type Principal } from "./interceptors/call-context.ts";
+export {
+  anonymous,
+  type CallContext,
+  callContext,
+  type Principal,
+  principalKey,
+  principalOf,
+  type Role,
+} from "./interceptors/call-context.ts";
 export { type CreateLoggerOptions, createLogger, type Logger, type LogLevel } from "./logging.ts";
 export { closeOnSignals } from "./serving/close-on-signals.ts";
 export type { CorsOptions } from "./serving/cors.ts";

@@ -6,6 +6,7 @@ import {
   BadRequestSchema,
   ErrorInfoSchema,
   PreconditionFailureSchema,
+  QuotaFailureSchema,
   ResourceInfoSchema,
   RetryInfoSchema,
 } from "@toolplane/gen/google/rpc/error_details_pb.js";
@@ -69,7 +70,7 @@ export function internalError(cause: unknown, { correlationId, logger }: FailedC
 
 /** A domain error in the terms of the wire. */
 export function domainConnectError(init: DomainErrorInit): ConnectError {
-  const error = new ConnectError(init.message, init.code);
+  const error = new ConnectError(init.message, init.code, init.headers);
   addDetail(error, ErrorInfoSchema, {
     reason: init.reason,
     domain: errorDomain,
@@ -102,6 +103,9 @@ export function domainConnectError(init: DomainErrorInit): ConnectError {
     addDetail(error, RetryInfoSchema, {
       retryDelay: durationFromMs(Math.max(0, Math.ceil(init.retryAfterMs))),
     });
+  }
+  if (init.quotas !== undefined) {
+    addDetail(error, QuotaFailureSchema, { violations: init.quotas.map((violation) => ({ ...violation })) });
   }
   return error;
 }

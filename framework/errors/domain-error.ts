@@ -20,6 +20,14 @@ export interface PreconditionViolation {
   readonly description: string;
 }
 
+/** A limit that was reached. */
+export interface QuotaViolation {
+  /** What the limit is on, such as `caller:user:ada` or `service:acme.weather.v1.WeatherService`. */
+  readonly subject: string;
+  /** The limit in words, such as `200 requests in 60 s, 20 at once`. */
+  readonly description: string;
+}
+
 export interface DomainErrorInit {
   readonly code: Code;
   /** A stable reason in UPPER_SNAKE_CASE; sent as `google.rpc.ErrorInfo.reason`. */
@@ -36,6 +44,10 @@ export interface DomainErrorInit {
   readonly preconditions?: readonly PreconditionViolation[];
   /** Sent as `google.rpc.RetryInfo`, in milliseconds. */
   readonly retryAfterMs?: number;
+  /** Sent as `google.rpc.QuotaFailure`. */
+  readonly quotas?: readonly QuotaViolation[];
+  /** Sent as headers, or as trailers where the protocol puts an error's metadata there; such as `Retry-After`. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** The cause is logged with the correlation id and never sent. */
   readonly cause?: unknown;
 }

@@ -1,13 +1,18 @@
 import { type ContextValues, createContextKey, type HandlerContext } from "@connectrpc/connect";
 import type { Logger } from "../logging.ts";
 
+/** What a principal may do. Each role may do what the ones before it may: look, call tools, change things. */
+export type Role = "reader" | "caller" | "operator";
+
 /** Who calls. */
 export interface Principal {
   /** A stable name, such as `user:ada` or `key:ci`; `anonymous` when callers are not authenticated. */
   readonly id: string;
+  readonly role: Role;
 }
 
-export const anonymous: Principal = { id: "anonymous" };
+/** Everyone, where callers are not authenticated: there is no one to hold anything back from. */
+export const anonymous: Principal = { id: "anonymous", role: "operator" };
 
 /** The circumstances of one call, the same for every protocol. */
 export interface CallContext {
@@ -31,6 +36,14 @@ export interface CallContext {
 export const callContextKey = createContextKey<CallContext | undefined>(undefined, {
   description: "toolplane call context",
 });
+
+/** For servers that were not made with `serve()`: who calls, set by whatever authenticates there. */
+export const principalKey = createContextKey<Principal>(anonymous, { description: "toolplane principal" });
+
+/** Who calls, in any Connect server or client: what `serve()` found out, else the value of `principalKey`. */
+export function principalOf(values: ContextValues): Principal {
+  return values.get(callContextKey)?.principal ?? values.get(principalKey);
+}
 
 /**
  * The circumstances of the call that a handler serves.
