@@ -51,6 +51,16 @@ export default defineConfig({
       {
         ...common,
         test: {
+          name: "redis",
+          include: ["test/redis/*.test.ts"],
+          expect: waiting,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        ...common,
+        test: {
           name: "browser",
           include: ["test/browser/*.test.ts"],
           expect: waiting,

@@ -279,7 +279,7 @@ test("gates refuse a call before its body is read, and say who calls", async () 
           if (user === null) {
             throw new ConnectError("who are you?", Code.Unauthenticated);
           }
-          call.principal = { id: `user:${user}` };
+          call.principal = { id: `user:${user}`, role: "operator" };
         },
       ],
     },

@@ -4,7 +4,7 @@
 
 // Options that describe a Protobuf method or field to those who find and call it as a tool.
 
-import type { GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, FieldOptions as FieldOptions$1, MethodOptions } from "@bufbuild/protobuf/wkt";
 
@@ -100,11 +100,192 @@ export declare type FieldOptions = Message<"toolplane.annotations.v1.FieldOption
 export declare const FieldOptionsSchema: GenMessage<FieldOptions>;
 
 /**
+ * A token bucket: so many requests in a period, and so many at once.
+ *
+ * @generated from message toolplane.annotations.v1.RateLimitOptions
+ */
+export declare type RateLimitOptions = Message<"toolplane.annotations.v1.RateLimitOptions"> & {
+  /**
+   * Requests in a period. 0 means no limit.
+   *
+   * @generated from field: uint32 requests = 1;
+   */
+  requests: number;
+
+  /**
+   * The period. Unset: 1 min.
+   *
+   * @generated from field: google.protobuf.Duration period = 2;
+   */
+  period?: Duration | undefined;
+
+  /**
+   * Requests at once after a quiet time. Unset: 20, or `requests` where that is less.
+   *
+   * @generated from field: uint32 burst = 3;
+   */
+  burst: number;
+};
+
+/**
+ * Describes the message toolplane.annotations.v1.RateLimitOptions.
+ * Use `create(RateLimitOptionsSchema)` to create a new message.
+ */
+export declare const RateLimitOptionsSchema: GenMessage<RateLimitOptions>;
+
+/**
+ * How a method is protected. Servers made with Toolplane's framework apply it to the method itself; a Toolplane server
+ * also applies `sharing` and `retry_attempts` to the calls it makes to the method as a tool.
+ *
+ *     rpc Compile(CompileRequest) returns (CompileResponse) {
+ *       option (toolplane.annotations.v1.policy) = {max_concurrency: 4, rate_limit: {requests: 60}};
+ *     }
+ *
+ * @generated from message toolplane.annotations.v1.PolicyOptions
+ */
+export declare type PolicyOptions = Message<"toolplane.annotations.v1.PolicyOptions"> & {
+  /**
+   * Who may call, where callers are authenticated.
+   *
+   * @generated from field: toolplane.annotations.v1.Role role = 1;
+   */
+  role: Role;
+
+  /**
+   * A limit on each caller for this method alone, besides those of the server.
+   *
+   * @generated from field: toolplane.annotations.v1.RateLimitOptions rate_limit = 2;
+   */
+  rateLimit?: RateLimitOptions | undefined;
+
+  /**
+   * How many calls may run at once; more are refused. Unset: no limit but the server's.
+   *
+   * @generated from field: uint32 max_concurrency = 3;
+   */
+  maxConcurrency: number;
+
+  /**
+   * The deadline of a call that names none, and the latest that a call may name. Unset: the server's.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 4;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * Whether identical requests in flight share one execution.
+   *
+   * @generated from field: toolplane.annotations.v1.Sharing sharing = 5;
+   */
+  sharing: Sharing;
+
+  /**
+   * How often a call may be tried in all, where it may be repeated. Unset: 3. 1 means no retries.
+   *
+   * @generated from field: uint32 retry_attempts = 6;
+   */
+  retryAttempts: number;
+};
+
+/**
+ * Describes the message toolplane.annotations.v1.PolicyOptions.
+ * Use `create(PolicyOptionsSchema)` to create a new message.
+ */
+export declare const PolicyOptionsSchema: GenMessage<PolicyOptions>;
+
+/**
+ * What a caller may do. Each role may do what the ones before it may.
+ *
+ * @generated from enum toolplane.annotations.v1.Role
+ */
+export enum Role {
+  /**
+   * READER for methods without side effects, else OPERATOR.
+   *
+   * @generated from enum value: ROLE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Anyone, without credentials.
+   *
+   * @generated from enum value: ROLE_PUBLIC = 1;
+   */
+  PUBLIC = 1,
+
+  /**
+   * Look at things.
+   *
+   * @generated from enum value: ROLE_READER = 2;
+   */
+  READER = 2,
+
+  /**
+   * Call tools, start runs and tests.
+   *
+   * @generated from enum value: ROLE_CALLER = 3;
+   */
+  CALLER = 3,
+
+  /**
+   * Register services, change settings, manage keys.
+   *
+   * @generated from enum value: ROLE_OPERATOR = 4;
+   */
+  OPERATOR = 4,
+}
+
+/**
+ * Describes the enum toolplane.annotations.v1.Role.
+ */
+export declare const RoleSchema: GenEnum<Role>;
+
+/**
+ * Whether identical requests in flight share one execution.
+ *
+ * @generated from enum toolplane.annotations.v1.Sharing
+ */
+export enum Sharing {
+  /**
+   * Shared when the method has no side effects.
+   *
+   * @generated from enum value: SHARING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Shared; only right where two callers can do with one execution.
+   *
+   * @generated from enum value: SHARING_ON = 1;
+   */
+  ON = 1,
+
+  /**
+   * Never shared.
+   *
+   * @generated from enum value: SHARING_OFF = 2;
+   */
+  OFF = 2,
+}
+
+/**
+ * Describes the enum toolplane.annotations.v1.Sharing.
+ */
+export declare const SharingSchema: GenEnum<Sharing>;
+
+/**
  * How the method presents itself as a tool.
  *
  * @generated from extension: toolplane.annotations.v1.ToolOptions tool = 50730;
  */
 export declare const tool: GenExtension<MethodOptions, ToolOptions>;
+
+/**
+ * How the method is protected.
+ *
+ * @generated from extension: toolplane.annotations.v1.PolicyOptions policy = 50732;
+ */
+export declare const policy: GenExtension<MethodOptions, PolicyOptions>;
 
 /**
  * How the field presents itself in a tool's schema.

@@ -4,14 +4,14 @@
 
 // Options that describe a Protobuf method or field to those who find and call it as a tool.
 
-import { extDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, extDesc, fileDesc, messageDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 import { file_google_protobuf_descriptor, file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file toolplane/annotations/v1/annotations.proto.
  */
 export const file_toolplane_annotations_v1_annotations = /*@__PURE__*/
-  fileDesc("Cip0b29scGxhbmUvYW5ub3RhdGlvbnMvdjEvYW5ub3RhdGlvbnMucHJvdG8SGHRvb2xwbGFuZS5hbm5vdGF0aW9ucy52MSKLAQoLVG9vbE9wdGlvbnMSDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIMCgR0YWdzGAQgAygJEg4KBmhpZGRlbhgFIAEoCBIsCgljYWNoZV90dGwYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iNQoMRmllbGRPcHRpb25zEhMKC2Rlc2NyaXB0aW9uGAEgASgJEhAKCGV4YW1wbGVzGAIgAygJOlsKBHRvb2wSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiqjAMgASgLMiUudG9vbHBsYW5lLmFubm90YXRpb25zLnYxLlRvb2xPcHRpb25zUgR0b29sOl0KBWZpZWxkEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxirjAMgASgLMiYudG9vbHBsYW5lLmFubm90YXRpb25zLnYxLkZpZWxkT3B0aW9uc1IFZmllbGRiBnByb3RvMw", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
+  fileDesc("Cip0b29scGxhbmUvYW5ub3RhdGlvbnMvdjEvYW5ub3RhdGlvbnMucHJvdG8SGHRvb2xwbGFuZS5hbm5vdGF0aW9ucy52MSKLAQoLVG9vbE9wdGlvbnMSDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIMCgR0YWdzGAQgAygJEg4KBmhpZGRlbhgFIAEoCBIsCgljYWNoZV90dGwYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iNQoMRmllbGRPcHRpb25zEhMKC2Rlc2NyaXB0aW9uGAEgASgJEhAKCGV4YW1wbGVzGAIgAygJIl4KEFJhdGVMaW1pdE9wdGlvbnMSEAoIcmVxdWVzdHMYASABKA0SKQoGcGVyaW9kGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBWJ1cnN0GAMgASgNIo4CCg1Qb2xpY3lPcHRpb25zEiwKBHJvbGUYASABKA4yHi50b29scGxhbmUuYW5ub3RhdGlvbnMudjEuUm9sZRI+CgpyYXRlX2xpbWl0GAIgASgLMioudG9vbHBsYW5lLmFubm90YXRpb25zLnYxLlJhdGVMaW1pdE9wdGlvbnMSFwoPbWF4X2NvbmN1cnJlbmN5GAMgASgNEioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMgoHc2hhcmluZxgFIAEoDjIhLnRvb2xwbGFuZS5hbm5vdGF0aW9ucy52MS5TaGFyaW5nEhYKDnJldHJ5X2F0dGVtcHRzGAYgASgNKmIKBFJvbGUSFAoQUk9MRV9VTlNQRUNJRklFRBAAEg8KC1JPTEVfUFVCTElDEAESDwoLUk9MRV9SRUFERVIQAhIPCgtST0xFX0NBTExFUhADEhEKDVJPTEVfT1BFUkFUT1IQBCpDCgdTaGFyaW5nEhcKE1NIQVJJTkdfVU5TUEVDSUZJRUQQABIOCgpTSEFSSU5HX09OEAESDwoLU0hBUklOR19PRkYQAjpbCgR0b29sEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYqowDIAEoCzIlLnRvb2xwbGFuZS5hbm5vdGF0aW9ucy52MS5Ub29sT3B0aW9uc1IEdG9vbDphCgZwb2xpY3kSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxisjAMgASgLMicudG9vbHBsYW5lLmFubm90YXRpb25zLnYxLlBvbGljeU9wdGlvbnNSBnBvbGljeTpdCgVmaWVsZBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYq4wDIAEoCzImLnRvb2xwbGFuZS5hbm5vdGF0aW9ucy52MS5GaWVsZE9wdGlvbnNSBWZpZWxkYgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
 
 /**
  * Describes the message toolplane.annotations.v1.ToolOptions.
@@ -28,6 +28,48 @@ export const FieldOptionsSchema = /*@__PURE__*/
   messageDesc(file_toolplane_annotations_v1_annotations, 1);
 
 /**
+ * Describes the message toolplane.annotations.v1.RateLimitOptions.
+ * Use `create(RateLimitOptionsSchema)` to create a new message.
+ */
+export const RateLimitOptionsSchema = /*@__PURE__*/
+  messageDesc(file_toolplane_annotations_v1_annotations, 2);
+
+/**
+ * Describes the message toolplane.annotations.v1.PolicyOptions.
+ * Use `create(PolicyOptionsSchema)` to create a new message.
+ */
+export const PolicyOptionsSchema = /*@__PURE__*/
+  messageDesc(file_toolplane_annotations_v1_annotations, 3);
+
+/**
+ * Describes the enum toolplane.annotations.v1.Role.
+ */
+export const RoleSchema = /*@__PURE__*/
+  enumDesc(file_toolplane_annotations_v1_annotations, 0);
+
+/**
+ * What a caller may do. Each role may do what the ones before it may.
+ *
+ * @generated from enum toolplane.annotations.v1.Role
+ */
+export const Role = /*@__PURE__*/
+  tsEnum(RoleSchema);
+
+/**
+ * Describes the enum toolplane.annotations.v1.Sharing.
+ */
+export const SharingSchema = /*@__PURE__*/
+  enumDesc(file_toolplane_annotations_v1_annotations, 1);
+
+/**
+ * Whether identical requests in flight share one execution.
+ *
+ * @generated from enum toolplane.annotations.v1.Sharing
+ */
+export const Sharing = /*@__PURE__*/
+  tsEnum(SharingSchema);
+
+/**
  * How the method presents itself as a tool.
  *
  * @generated from extension: toolplane.annotations.v1.ToolOptions tool = 50730;
@@ -36,10 +78,18 @@ export const tool = /*@__PURE__*/
   extDesc(file_toolplane_annotations_v1_annotations, 0);
 
 /**
+ * How the method is protected.
+ *
+ * @generated from extension: toolplane.annotations.v1.PolicyOptions policy = 50732;
+ */
+export const policy = /*@__PURE__*/
+  extDesc(file_toolplane_annotations_v1_annotations, 1);
+
+/**
  * How the field presents itself in a tool's schema.
  *
  * @generated from extension: toolplane.annotations.v1.FieldOptions field = 50731;
  */
 export const field = /*@__PURE__*/
-  extDesc(file_toolplane_annotations_v1_annotations, 1);
+  extDesc(file_toolplane_annotations_v1_annotations, 2);
 

@@ -40,7 +40,7 @@ export declare type ServerConfig = Message<"toolplane.config.v1.ServerConfig"> &
   databaseUrl: string;
 
   /**
-   * Lets the server listen on an address that other machines can reach although callers are not authenticated.
+   * Lets the server listen on an address that other machines can reach although `auth` is not required.
    *
    * @generated from field: bool allow_unauthenticated_remote_access = 4;
    */
@@ -115,6 +115,35 @@ export declare type ServerConfig = Message<"toolplane.config.v1.ServerConfig"> &
    * @generated from field: google.protobuf.Duration drain_timeout = 14;
    */
   drainTimeout?: Duration | undefined;
+
+  /**
+   * Who may call.
+   *
+   * @generated from field: toolplane.config.v1.AuthConfig auth = 15;
+   */
+  auth?: AuthConfig | undefined;
+
+  /**
+   * A Redis or Valkey that holds the counters of limits, shared by all replicas. `TOOLPLANE_REDIS_URL`. Unset: they are
+   * in memory, or in PostgreSQL when the database is shared.
+   *
+   * @generated from field: string redis_url = 16;
+   */
+  redisUrl: string;
+
+  /**
+   * What protects this server from its callers.
+   *
+   * @generated from field: toolplane.config.v1.InboundConfig inbound = 17;
+   */
+  inbound?: InboundConfig | undefined;
+
+  /**
+   * What protects backends, and callers from backends.
+   *
+   * @generated from field: toolplane.config.v1.OutboundConfig outbound = 18;
+   */
+  outbound?: OutboundConfig | undefined;
 };
 
 /**
@@ -122,6 +151,728 @@ export declare type ServerConfig = Message<"toolplane.config.v1.ServerConfig"> &
  * Use `create(ServerConfigSchema)` to create a new message.
  */
 export declare const ServerConfigSchema: GenMessage<ServerConfig>;
+
+/**
+ * Who may call. Without it callers are not authenticated, and each may do everything.
+ *
+ * @generated from message toolplane.config.v1.AuthConfig
+ */
+export declare type AuthConfig = Message<"toolplane.config.v1.AuthConfig"> & {
+  /**
+   * True asks every caller for an API key or a JSON Web Token. Health checks, and reflection, stay open.
+   *
+   * @generated from field: bool required = 1;
+   */
+  required: boolean;
+
+  /**
+   * A key of role operator that is not kept in the database, to create the first keys with.
+   * `TOOLPLANE_OPERATOR_KEY`. At least 32 characters.
+   *
+   * @generated from field: toolplane.config.v1.SecretSource operator_key = 2;
+   */
+  operatorKey?: SecretSource | undefined;
+
+  /**
+   * Takes JSON Web Tokens of an identity provider. Unset: only API keys.
+   *
+   * @generated from field: toolplane.config.v1.JwtConfig jwt = 3;
+   */
+  jwt?: JwtConfig | undefined;
+};
+
+/**
+ * Describes the message toolplane.config.v1.AuthConfig.
+ * Use `create(AuthConfigSchema)` to create a new message.
+ */
+export declare const AuthConfigSchema: GenMessage<AuthConfig>;
+
+/**
+ * Where a secret is read from, on every use.
+ *
+ * @generated from message toolplane.config.v1.SecretSource
+ */
+export declare type SecretSource = Message<"toolplane.config.v1.SecretSource"> & {
+  /**
+   * Where the value is.
+   *
+   * @generated from oneof toolplane.config.v1.SecretSource.source
+   */
+  source: {
+    /**
+     * The environment variable that holds it.
+     *
+     * @generated from field: string env = 1;
+     */
+    value: string;
+    case: "env";
+  } | {
+    /**
+     * The file that holds it; a trailing newline is dropped.
+     *
+     * @generated from field: string file = 2;
+     */
+    value: string;
+    case: "file";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message toolplane.config.v1.SecretSource.
+ * Use `create(SecretSourceSchema)` to create a new message.
+ */
+export declare const SecretSourceSchema: GenMessage<SecretSource>;
+
+/**
+ * Which JSON Web Tokens are taken. Algorithms with a shared secret are not.
+ *
+ * @generated from message toolplane.config.v1.JwtConfig
+ */
+export declare type JwtConfig = Message<"toolplane.config.v1.JwtConfig"> & {
+  /**
+   * The `iss` that a token must have.
+   *
+   * @generated from field: string issuer = 1;
+   */
+  issuer: string;
+
+  /**
+   * The `aud` that a token must have.
+   *
+   * @generated from field: string audience = 2;
+   */
+  audience: string;
+
+  /**
+   * Where the issuer publishes its keys.
+   *
+   * @generated from field: string jwks_url = 3;
+   */
+  jwksUrl: string;
+
+  /**
+   * The claim that holds the caller's roles, as a text or a list; dots step into objects. Unset: `roles`.
+   *
+   * @generated from field: string roles_claim = 4;
+   */
+  rolesClaim: string;
+
+  /**
+   * Which role a value of the claim stands for. Unset: `reader`, `caller` and `operator` stand for themselves.
+   *
+   * @generated from field: map<string, string> roles = 5;
+   */
+  roles: { [key: string]: string };
+
+  /**
+   * The claim that names the caller. Unset: `sub`.
+   *
+   * @generated from field: string subject_claim = 6;
+   */
+  subjectClaim: string;
+};
+
+/**
+ * Describes the message toolplane.config.v1.JwtConfig.
+ * Use `create(JwtConfigSchema)` to create a new message.
+ */
+export declare const JwtConfigSchema: GenMessage<JwtConfig>;
+
+/**
+ * A token bucket: so many requests in a period, and so many at once.
+ *
+ * @generated from message toolplane.config.v1.RateLimit
+ */
+export declare type RateLimit = Message<"toolplane.config.v1.RateLimit"> & {
+  /**
+   * Requests in a period. Unset: the default of the place where it stands.
+   *
+   * @generated from field: uint32 requests = 1;
+   */
+  requests: number;
+
+  /**
+   * The period. Unset: 1 min.
+   *
+   * @generated from field: google.protobuf.Duration period = 2;
+   */
+  period?: Duration | undefined;
+
+  /**
+   * Requests at once after a quiet time. Unset: 20, or `requests` where that is less.
+   *
+   * @generated from field: uint32 burst = 3;
+   */
+  burst: number;
+
+  /**
+   * True takes the limit away.
+   *
+   * @generated from field: bool unlimited = 4;
+   */
+  unlimited: boolean;
+};
+
+/**
+ * Describes the message toolplane.config.v1.RateLimit.
+ * Use `create(RateLimitSchema)` to create a new message.
+ */
+export declare const RateLimitSchema: GenMessage<RateLimit>;
+
+/**
+ * What protects this server from its callers.
+ *
+ * @generated from message toolplane.config.v1.InboundConfig
+ */
+export declare type InboundConfig = Message<"toolplane.config.v1.InboundConfig"> & {
+  /**
+   * Requests of all callers together. Unset: 1,000 a minute.
+   *
+   * @generated from field: toolplane.config.v1.RateLimit global = 1;
+   */
+  global?: RateLimit | undefined;
+
+  /**
+   * Requests to each of the server's RPC services that `services` does not name. Unset: none; 200 a minute for
+   * `toolplane.testing.v1.TestRunService`.
+   *
+   * @generated from field: toolplane.config.v1.RateLimit per_service = 2;
+   */
+  perService?: RateLimit | undefined;
+
+  /**
+   * Requests of each caller: principal, else address. Unset: 600 a minute.
+   *
+   * @generated from field: toolplane.config.v1.RateLimit per_caller = 3;
+   */
+  perCaller?: RateLimit | undefined;
+
+  /**
+   * Limits of RPC services by their full name, such as `toolplane.registry.v1.RegistryService`.
+   *
+   * @generated from field: map<string, toolplane.config.v1.RateLimit> services = 4;
+   */
+  services: { [key: string]: RateLimit };
+
+  /**
+   * Limits of callers by the name of their principal, such as `key:ci`.
+   *
+   * @generated from field: map<string, toolplane.config.v1.RateLimit> callers = 5;
+   */
+  callers: { [key: string]: RateLimit };
+
+  /**
+   * Sheds calls when they take longer than usual.
+   *
+   * @generated from field: toolplane.config.v1.ConcurrencyConfig concurrency = 6;
+   */
+  concurrency?: ConcurrencyConfig | undefined;
+
+  /**
+   * How long the outcome of a call with a request id is kept, so that a repetition gets the same. Unset: 24 h.
+   *
+   * @generated from field: google.protobuf.Duration idempotency_retention = 7;
+   */
+  idempotencyRetention?: Duration | undefined;
+};
+
+/**
+ * Describes the message toolplane.config.v1.InboundConfig.
+ * Use `create(InboundConfigSchema)` to create a new message.
+ */
+export declare const InboundConfigSchema: GenMessage<InboundConfig>;
+
+/**
+ * A limit on calls that run at once, which follows their latency.
+ *
+ * @generated from message toolplane.config.v1.ConcurrencyConfig
+ */
+export declare type ConcurrencyConfig = Message<"toolplane.config.v1.ConcurrencyConfig"> & {
+  /**
+   * True takes the limit away; `limits.max_requests` stays.
+   *
+   * @generated from field: bool disabled = 1;
+   */
+  disabled: boolean;
+
+  /**
+   * The limit at start. Unset: 100.
+   *
+   * @generated from field: uint32 initial = 2;
+   */
+  initial: number;
+
+  /**
+   * It never goes below. Unset: 20.
+   *
+   * @generated from field: uint32 min = 3;
+   */
+  min: number;
+
+  /**
+   * It never goes above. Unset: 1,000.
+   *
+   * @generated from field: uint32 max = 4;
+   */
+  max: number;
+};
+
+/**
+ * Describes the message toolplane.config.v1.ConcurrencyConfig.
+ * Use `create(ConcurrencyConfigSchema)` to create a new message.
+ */
+export declare const ConcurrencyConfigSchema: GenMessage<ConcurrencyConfig>;
+
+/**
+ * What protects backends, and callers from backends.
+ *
+ * @generated from message toolplane.config.v1.OutboundConfig
+ */
+export declare type OutboundConfig = Message<"toolplane.config.v1.OutboundConfig"> & {
+  /**
+   * Stops calls to what fails.
+   *
+   * @generated from field: toolplane.config.v1.BreakerConfig breaker = 1;
+   */
+  breaker?: BreakerConfig | undefined;
+
+  /**
+   * Keeps calls away from instances that do worse than their siblings.
+   *
+   * @generated from field: toolplane.config.v1.OutlierConfig outliers = 2;
+   */
+  outliers?: OutlierConfig | undefined;
+
+  /**
+   * Repeats calls that may be repeated.
+   *
+   * @generated from field: toolplane.config.v1.RetryConfig retry = 3;
+   */
+  retry?: RetryConfig | undefined;
+
+  /**
+   * Lets identical calls share one.
+   *
+   * @generated from field: toolplane.config.v1.DeduplicationConfig deduplication = 4;
+   */
+  deduplication?: DeduplicationConfig | undefined;
+
+  /**
+   * Keeps answers of tools that may be kept.
+   *
+   * @generated from field: toolplane.config.v1.CacheConfig cache = 5;
+   */
+  cache?: CacheConfig | undefined;
+
+  /**
+   * What applies to some tools only. The first that matches counts.
+   *
+   * @generated from field: repeated toolplane.config.v1.ToolPolicy tools = 6;
+   */
+  tools: ToolPolicy[];
+};
+
+/**
+ * Describes the message toolplane.config.v1.OutboundConfig.
+ * Use `create(OutboundConfigSchema)` to create a new message.
+ */
+export declare const OutboundConfigSchema: GenMessage<OutboundConfig>;
+
+/**
+ * Circuit breakers: one for each service, each instance and each method.
+ *
+ * @generated from message toolplane.config.v1.BreakerConfig
+ */
+export declare type BreakerConfig = Message<"toolplane.config.v1.BreakerConfig"> & {
+  /**
+   * True takes them away.
+   *
+   * @generated from field: bool disabled = 1;
+   */
+  disabled: boolean;
+
+  /**
+   * Failures in a row that open it. Unset: 3.
+   *
+   * @generated from field: uint32 consecutive_failures = 2;
+   */
+  consecutiveFailures: number;
+
+  /**
+   * The window over which rates are taken. Unset: 60 s.
+   *
+   * @generated from field: google.protobuf.Duration window = 3;
+   */
+  window?: Duration | undefined;
+
+  /**
+   * The share of failures in the window that opens it, from 0 to 1. Unset: 0.5.
+   *
+   * @generated from field: double failure_rate = 4;
+   */
+  failureRate: number;
+
+  /**
+   * The share of slow calls in the window that opens it, from 0 to 1. Unset: 0.8.
+   *
+   * @generated from field: double slow_call_rate = 5;
+   */
+  slowCallRate: number;
+
+  /**
+   * What counts as slow. Unset: nothing.
+   *
+   * @generated from field: google.protobuf.Duration slow_call = 6;
+   */
+  slowCall?: Duration | undefined;
+
+  /**
+   * Rates count from this many calls in the window on. Unset: 10.
+   *
+   * @generated from field: uint32 minimum_calls = 7;
+   */
+  minimumCalls: number;
+
+  /**
+   * How long it stays open at first; it doubles while probes fail. Unset: 30 s.
+   *
+   * @generated from field: google.protobuf.Duration open_duration = 8;
+   */
+  openDuration?: Duration | undefined;
+
+  /**
+   * The longest that it stays open. Unset: 5 min.
+   *
+   * @generated from field: google.protobuf.Duration max_open_duration = 9;
+   */
+  maxOpenDuration?: Duration | undefined;
+
+  /**
+   * Calls that are let through at once to see whether it can close. Unset: 2.
+   *
+   * @generated from field: uint32 probes = 10;
+   */
+  probes: number;
+};
+
+/**
+ * Describes the message toolplane.config.v1.BreakerConfig.
+ * Use `create(BreakerConfigSchema)` to create a new message.
+ */
+export declare const BreakerConfigSchema: GenMessage<BreakerConfig>;
+
+/**
+ * Ejection of instances that do worse than their siblings.
+ *
+ * @generated from message toolplane.config.v1.OutlierConfig
+ */
+export declare type OutlierConfig = Message<"toolplane.config.v1.OutlierConfig"> & {
+  /**
+   * True takes it away.
+   *
+   * @generated from field: bool disabled = 1;
+   */
+  disabled: boolean;
+
+  /**
+   * How long an instance stays away at first. Unset: 30 s.
+   *
+   * @generated from field: google.protobuf.Duration ejection_time = 2;
+   */
+  ejectionTime?: Duration | undefined;
+
+  /**
+   * The most instances of a service that may be away, in percent. Unset: 50.
+   *
+   * @generated from field: uint32 max_ejected_percent = 3;
+   */
+  maxEjectedPercent: number;
+};
+
+/**
+ * Describes the message toolplane.config.v1.OutlierConfig.
+ * Use `create(OutlierConfigSchema)` to create a new message.
+ */
+export declare const OutlierConfigSchema: GenMessage<OutlierConfig>;
+
+/**
+ * Repetition of calls that may be repeated.
+ *
+ * @generated from message toolplane.config.v1.RetryConfig
+ */
+export declare type RetryConfig = Message<"toolplane.config.v1.RetryConfig"> & {
+  /**
+   * How often a call is tried in all. Unset: 3. 1 means no retries.
+   *
+   * @generated from field: uint32 attempts = 1;
+   */
+  attempts: number;
+
+  /**
+   * The longest wait before the first repetition; it doubles with each. Unset: 100 ms.
+   *
+   * @generated from field: google.protobuf.Duration base_delay = 2;
+   */
+  baseDelay?: Duration | undefined;
+
+  /**
+   * The longest wait of all. Unset: 5 s.
+   *
+   * @generated from field: google.protobuf.Duration max_delay = 3;
+   */
+  maxDelay?: Duration | undefined;
+
+  /**
+   * Repetitions as a share of calls, from 0 to 1. Unset: 0.2.
+   *
+   * @generated from field: double budget = 4;
+   */
+  budget: number;
+};
+
+/**
+ * Describes the message toolplane.config.v1.RetryConfig.
+ * Use `create(RetryConfigSchema)` to create a new message.
+ */
+export declare const RetryConfigSchema: GenMessage<RetryConfig>;
+
+/**
+ * Sharing of identical calls in flight, of tools without side effects, by the same principal.
+ *
+ * @generated from message toolplane.config.v1.DeduplicationConfig
+ */
+export declare type DeduplicationConfig = Message<"toolplane.config.v1.DeduplicationConfig"> & {
+  /**
+   * True takes it away.
+   *
+   * @generated from field: bool disabled = 1;
+   */
+  disabled: boolean;
+
+  /**
+   * How long after its start a call may be joined. Unset: 60 s.
+   *
+   * @generated from field: google.protobuf.Duration window = 2;
+   */
+  window?: Duration | undefined;
+
+  /**
+   * Calls that can be joined at once; more run by themselves. Unset: 1,000.
+   *
+   * @generated from field: uint32 max_in_flight = 3;
+   */
+  maxInFlight: number;
+};
+
+/**
+ * Describes the message toolplane.config.v1.DeduplicationConfig.
+ * Use `create(DeduplicationConfigSchema)` to create a new message.
+ */
+export declare const DeduplicationConfigSchema: GenMessage<DeduplicationConfig>;
+
+/**
+ * A cache of tools' answers. Only tools that say how long an answer may be reused, or that `outbound.tools` names, use it.
+ *
+ * @generated from message toolplane.config.v1.CacheConfig
+ */
+export declare type CacheConfig = Message<"toolplane.config.v1.CacheConfig"> & {
+  /**
+   * True takes it away.
+   *
+   * @generated from field: bool disabled = 1;
+   */
+  disabled: boolean;
+
+  /**
+   * The most bytes of answers in memory. Unset: 100 MiB.
+   *
+   * @generated from field: uint64 max_bytes = 2;
+   */
+  maxBytes: bigint;
+
+  /**
+   * True keeps answers in the database too, for all replicas and across restarts.
+   *
+   * @generated from field: bool durable = 3;
+   */
+  durable: boolean;
+
+  /**
+   * How long after its time an answer may still be given while a new one is fetched. Unset: not at all.
+   *
+   * @generated from field: google.protobuf.Duration stale_while_revalidate = 4;
+   */
+  staleWhileRevalidate?: Duration | undefined;
+
+  /**
+   * Signs kept answers; the same on all replicas. At least 32 characters. Unset: a key of this data directory.
+   *
+   * @generated from field: toolplane.config.v1.SecretSource signing_key = 5;
+   */
+  signingKey?: SecretSource | undefined;
+};
+
+/**
+ * Describes the message toolplane.config.v1.CacheConfig.
+ * Use `create(CacheConfigSchema)` to create a new message.
+ */
+export declare const CacheConfigSchema: GenMessage<CacheConfig>;
+
+/**
+ * What applies to the tools whose names match.
+ *
+ * @generated from message toolplane.config.v1.ToolPolicy
+ */
+export declare type ToolPolicy = Message<"toolplane.config.v1.ToolPolicy"> & {
+  /**
+   * A tool's name, or a pattern in which `*` stands for any text, such as `acme.weather.*`.
+   *
+   * @generated from field: string tool = 1;
+   */
+  tool: string;
+
+  /**
+   * The deadline of a call that names none. Unset: `tools.default_timeout`.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 2;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * How often a call is tried in all. Unset: `outbound.retry.attempts`.
+   *
+   * @generated from field: uint32 retry_attempts = 3;
+   */
+  retryAttempts: number;
+
+  /**
+   * True lets calls be repeated and shared although the tool does not say that this is harmless.
+   *
+   * @generated from field: bool idempotent = 4;
+   */
+  idempotent: boolean;
+
+  /**
+   * True keeps identical calls apart.
+   *
+   * @generated from field: bool unshared = 5;
+   */
+  unshared: boolean;
+
+  /**
+   * Keeps answers for so long; 0 s keeps none, whatever the tool says. Unset: what the tool says.
+   *
+   * @generated from field: google.protobuf.Duration cache_ttl = 6;
+   */
+  cacheTtl?: Duration | undefined;
+
+  /**
+   * Starts a second call on another instance when the first takes longer than this. Only where calls may be repeated.
+   * Unset: never.
+   *
+   * @generated from field: google.protobuf.Duration hedge_delay = 7;
+   */
+  hedgeDelay?: Duration | undefined;
+
+  /**
+   * A limit on all calls of the matching tools together. Unset: none.
+   *
+   * @generated from field: toolplane.config.v1.RateLimit rate_limit = 8;
+   */
+  rateLimit?: RateLimit | undefined;
+
+  /**
+   * A rate that follows what the backend can take. Unset: none.
+   *
+   * @generated from field: toolplane.config.v1.AdaptiveRateConfig adaptive_rate = 9;
+   */
+  adaptiveRate?: AdaptiveRateConfig | undefined;
+
+  /**
+   * How many calls of the matching tools may run at once; more wait for their turn. Unset: any number.
+   *
+   * @generated from field: uint32 max_concurrency = 10;
+   */
+  maxConcurrency: number;
+
+  /**
+   * What to answer when the tool cannot.
+   *
+   * @generated from oneof toolplane.config.v1.ToolPolicy.fallback
+   */
+  fallback: {
+    /**
+     * The last good answer to the same call, at most this old, marked as stale.
+     *
+     * @generated from field: google.protobuf.Duration last_good = 11;
+     */
+    value: Duration;
+    case: "lastGood";
+  } | {
+    /**
+     * This result, written as JSON.
+     *
+     * @generated from field: string result_json = 12;
+     */
+    value: string;
+    case: "resultJson";
+  } | {
+    /**
+     * The same tool of this version of its service.
+     *
+     * @generated from field: string version = 13;
+     */
+    value: string;
+    case: "version";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message toolplane.config.v1.ToolPolicy.
+ * Use `create(ToolPolicySchema)` to create a new message.
+ */
+export declare const ToolPolicySchema: GenMessage<ToolPolicy>;
+
+/**
+ * A rate of calls that is raised by success and cut by failure or latency.
+ *
+ * @generated from message toolplane.config.v1.AdaptiveRateConfig
+ */
+export declare type AdaptiveRateConfig = Message<"toolplane.config.v1.AdaptiveRateConfig"> & {
+  /**
+   * Calls a second at start. Unset: 10.
+   *
+   * @generated from field: double initial = 1;
+   */
+  initial: number;
+
+  /**
+   * It never goes below. Unset: 1.
+   *
+   * @generated from field: double min = 2;
+   */
+  min: number;
+
+  /**
+   * It never goes above. Unset: 100.
+   *
+   * @generated from field: double max = 3;
+   */
+  max: number;
+
+  /**
+   * How long a call waits for its turn at most. Unset: 30 s.
+   *
+   * @generated from field: google.protobuf.Duration max_wait = 4;
+   */
+  maxWait?: Duration | undefined;
+};
+
+/**
+ * Describes the message toolplane.config.v1.AdaptiveRateConfig.
+ * Use `create(AdaptiveRateConfigSchema)` to create a new message.
+ */
+export declare const AdaptiveRateConfigSchema: GenMessage<AdaptiveRateConfig>;
 
 /**
  * The files that TLS needs.

@@ -2,7 +2,7 @@
 // @generated from file toolplane/tools/v1/tool_service.proto (package toolplane.tools.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Any, Duration, Value } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.js";
@@ -77,7 +77,9 @@ export declare type ToolCall = Message<"toolplane.tools.v1.ToolCall"> & {
   timeout?: Duration | undefined;
 
   /**
-   * A UUID that makes the call safe to repeat: it is sent to the backend as `x-request-id`. Optional.
+   * A UUID that makes the call safe to repeat: for 24 h, a further call of the tool with the same id by the same caller
+   * gets the outcome of the first, on every replica, without calling the backend again. It is also sent to the backend,
+   * as `x-request-id` and `idempotency-key`. Not for tools that stream. Optional.
    *
    * @generated from field: string request_id = 8;
    */
@@ -144,6 +146,34 @@ export declare type CallInfo = Message<"toolplane.tools.v1.CallInfo"> & {
    * @generated from field: int32 result_count = 7;
    */
   resultCount: number;
+
+  /**
+   * How often the call was sent to an instance. 0: not at all; the result came from elsewhere.
+   *
+   * @generated from field: int32 attempts = 8;
+   */
+  attempts: number;
+
+  /**
+   * Where the result came from.
+   *
+   * @generated from field: toolplane.tools.v1.ResultSource source = 9;
+   */
+  source: ResultSource;
+
+  /**
+   * The age of a result that was kept. Unset: it is new.
+   *
+   * @generated from field: google.protobuf.Duration age = 10;
+   */
+  age?: Duration | undefined;
+
+  /**
+   * True when the result was kept longer than it is meant to be, since there was no better one.
+   *
+   * @generated from field: bool stale = 11;
+   */
+  stale: boolean;
 };
 
 /**
@@ -368,6 +398,60 @@ export declare type CallToolsResponse = Message<"toolplane.tools.v1.CallToolsRes
  * Use `create(CallToolsResponseSchema)` to create a new message.
  */
 export declare const CallToolsResponseSchema: GenMessage<CallToolsResponse>;
+
+/**
+ * Where a result came from.
+ *
+ * @generated from enum toolplane.tools.v1.ResultSource
+ */
+export enum ResultSource {
+  /**
+   * It is not known yet.
+   *
+   * @generated from enum value: RESULT_SOURCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * From the backend, for this call.
+   *
+   * @generated from enum value: RESULT_SOURCE_BACKEND = 1;
+   */
+  BACKEND = 1,
+
+  /**
+   * From the backend, for an identical call at the same time.
+   *
+   * @generated from enum value: RESULT_SOURCE_SHARED = 2;
+   */
+  SHARED = 2,
+
+  /**
+   * From the cache.
+   *
+   * @generated from enum value: RESULT_SOURCE_CACHE = 3;
+   */
+  CACHE = 3,
+
+  /**
+   * From an earlier call with the same request id.
+   *
+   * @generated from enum value: RESULT_SOURCE_REQUEST_ID = 4;
+   */
+  REQUEST_ID = 4,
+
+  /**
+   * From the fallback that is configured for the tool.
+   *
+   * @generated from enum value: RESULT_SOURCE_FALLBACK = 5;
+   */
+  FALLBACK = 5,
+}
+
+/**
+ * Describes the enum toolplane.tools.v1.ResultSource.
+ */
+export declare const ResultSourceSchema: GenEnum<ResultSource>;
 
 /**
  * Calls registered tools.
