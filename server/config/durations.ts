@@ -11,3 +11,8 @@ export function toDuration(ms: number): Duration {
   const nanos = Math.round(ms * 1e6);
   return create(DurationSchema, { seconds: BigInt(Math.floor(nanos / 1e9)), nanos: nanos % 1e9 });
 }
+
+/** A duration in milliseconds; undefined where there is none. */
+export function optionalMilliseconds(duration: Duration | undefined): number | undefined {
+  return duration && milliseconds(duration, 0);
+}

@@ -40,6 +40,7 @@ export function loadSettings(overrides: ConfigOverrides, env: NodeJS.ProcessEnv)
   set(merged, "listen", "listen", overrides.listen || env["TOOLPLANE_LISTEN"]);
   set(merged, "data_dir", "dataDir", overrides.dataDir || env["TOOLPLANE_DATA_DIR"]);
   set(merged, "database_url", "databaseUrl", overrides.databaseUrl || env["TOOLPLANE_DATABASE_URL"]);
+  set(merged, "redis_url", "redisUrl", env["TOOLPLANE_REDIS_URL"]);
   return resolveSettings(parseMessageJson(ServerConfigSchema, merged, { registry, names: "proto" }));
 }
 

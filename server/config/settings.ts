@@ -5,6 +5,8 @@ import {
   type ServerConfig,
 } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { milliseconds } from "./durations.ts";
+import { type InboundSettings, resolveInbound } from "./inbound.ts";
+import { type OutboundSettings, resolveOutbound } from "./outbound.ts";
 
 /** What the server runs with: `ServerConfig` with every default filled in, durations in milliseconds. */
 export interface Settings {
@@ -50,6 +52,9 @@ export interface Settings {
   };
   readonly secrets: readonly Secret[];
   readonly drainTimeoutMs: number;
+  readonly redisUrl: string | undefined;
+  readonly inbound: InboundSettings;
+  readonly outbound: OutboundSettings;
 }
 
 const MINUTE = 60_000;
@@ -107,6 +112,9 @@ export function resolveSettings(config: ServerConfig): Settings {
     log: { level: logLevel(config.log?.level), format: logFormat(config.log?.format) },
     secrets: config.secrets,
     drainTimeoutMs: milliseconds(config.drainTimeout, 10_000),
+    redisUrl: config.redisUrl || undefined,
+    inbound: resolveInbound(config.inbound),
+    outbound: resolveOutbound(config.outbound),
   };
 }
 
