@@ -13,6 +13,18 @@ export interface Output {
   json(): JsonValue;
   /** Undefined where the backend does not speak Protobuf. */
   message?(): Any;
+  /** What `Invoker.restore` makes the same result from, so that it can be kept. */
+  bytes(): Uint8Array;
+}
+
+/** What the author of a tool says about the way it is called; undefined where they say nothing. */
+export interface AuthorPolicy {
+  /** Whether identical calls at the same time may share one. */
+  readonly shared: boolean | undefined;
+  /** How often a call may be tried in all. */
+  readonly attempts: number | undefined;
+  /** The longest that a call may take, in milliseconds. */
+  readonly timeoutMs: number | undefined;
 }
 
 /** The circumstances of one call. */
@@ -31,10 +43,15 @@ export interface Invocation {
 /** A tool made ready to be called: what depends only on its definition is done once. */
 export interface Invoker {
   readonly streaming: Streaming;
+  readonly policy: AuthorPolicy;
   /** Checks JSON arguments and converts them; throws `invalidArgument` with paths below `path`. */
   parse(json: JsonObject, path: string): Input;
   /** Checks a Protobuf request; throws `invalidArgument` when its type is not the tool's or the tool has none. */
   parseMessage(message: Any, path: string): Input;
+  /** Bytes that two inputs share only if they ask for the same. */
+  fingerprint(input: Input): Uint8Array;
+  /** The result that an output's `bytes` were taken from. */
+  restore(bytes: Uint8Array): Output;
   /**
    * Calls the tool. Results come as the backend sends them; leaving the iteration cancels the call. A failure is thrown
    * as a ConnectError with the backend's own code, message, metadata and details.

@@ -1,4 +1,11 @@
-import { type DescMethod, fromBinary, type JsonValue, type Message, type Registry } from "@bufbuild/protobuf";
+import {
+  type DescMethod,
+  fromBinary,
+  type JsonValue,
+  type Message,
+  type Registry,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { type Any, anyIs, anyPack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { invalidArgument } from "@toolplane/framework";
@@ -6,6 +13,7 @@ import type { ConnectionPool } from "../../pool/index.ts";
 import { parseArguments } from "../../schema/index.ts";
 import type { Input, Invocation, Invoker, Output } from "../invocation.ts";
 import { messageToJson } from "./any-json.ts";
+import { authorPolicyOf } from "./author-policy.ts";
 import { backendError, invalidResult } from "./backend-error.ts";
 import { streamingOf } from "./streaming.ts";
 
@@ -23,6 +31,10 @@ export function createRpcInvoker(options: RpcInvokerOptions): Invoker {
 
   return {
     streaming: streamingOf(method.methodKind),
+    policy: authorPolicyOf(method),
+
+    fingerprint: (input) => toBinary(method.input, toMessage(input)),
+    restore: (bytes) => toOutput(method, fromBinary(method.output, bytes), registry),
 
     parse: (json, path) => toInput(parseArguments(method.input, json, { registry, path })),
 
@@ -133,6 +145,7 @@ function toOutput(method: DescMethod, message: Message, registry: Registry): Out
       }
     },
     message: (): Any => anyPack(method.output, message),
+    bytes: () => toBinary(method.output, message),
   };
 }
 

@@ -63,6 +63,12 @@ function createInvoker(tool: UtcpTool, options: UtcpBackendOptions): Invoker {
   const schema = createJsonSchemaCheck({ type: "object", ...(isObject(tool.inputs) ? tool.inputs : {}) });
   return {
     streaming: Streaming.UNARY,
+    policy: { shared: undefined, attempts: undefined, timeoutMs: undefined },
+    fingerprint(input) {
+      const { url, query, headers, body } = fromInput(input);
+      return Buffer.from(JSON.stringify([url, query, [...headers], body ?? null]));
+    },
+    restore: (bytes) => toOutput(JSON.parse(new TextDecoder().decode(bytes))),
     parse(json: JsonObject, path: string): Input {
       const violations = schema.check(json, path);
       if (violations.length > 0) {
@@ -118,8 +124,11 @@ async function call(
   if (answer.status < 200 || answer.status >= 300) {
     throw statusError(answer, clock);
   }
-  const result: JsonValue = readResult(answer);
-  return { json: () => result };
+  return toOutput(readResult(answer));
+}
+
+function toOutput(result: JsonValue): Output {
+  return { json: () => result, bytes: () => Buffer.from(JSON.stringify(result)) };
 }
 
 // `Input` is opaque to everyone else; only these two know that it is a plan.
