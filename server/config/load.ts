@@ -19,6 +19,8 @@ export interface ConfigOverrides {
   readonly config?: string | undefined;
 }
 
+/** The environment variable that holds the operator key; it wins over `auth.operator_key`. */
+const OPERATOR_KEY = "TOOLPLANE_OPERATOR_KEY";
 const MAX_CONFIG_BYTES = 1024 * 1024;
 const registry = createRegistry(file_toolplane_config_v1_server_config);
 
@@ -41,6 +43,10 @@ export function loadSettings(overrides: ConfigOverrides, env: NodeJS.ProcessEnv)
   set(merged, "data_dir", "dataDir", overrides.dataDir || env["TOOLPLANE_DATA_DIR"]);
   set(merged, "database_url", "databaseUrl", overrides.databaseUrl || env["TOOLPLANE_DATABASE_URL"]);
   set(merged, "redis_url", "redisUrl", env["TOOLPLANE_REDIS_URL"]);
+  if (env[OPERATOR_KEY]) {
+    // Left to the check when it is no mapping.
+    merged["auth"] = withOperatorKey(merged["auth"] ?? {});
+  }
   return resolveSettings(parseMessageJson(ServerConfigSchema, merged, { registry, names: "proto" }));
 }
 
@@ -50,6 +56,14 @@ function set(json: JsonObject, name: string, jsonName: string, value: string | u
     delete json[jsonName];
     json[name] = value;
   }
+}
+
+function withOperatorKey(auth: JsonValue): JsonValue {
+  if (auth === null || typeof auth !== "object" || Array.isArray(auth)) {
+    return auth;
+  }
+  const { operatorKey: _, ...others } = auth;
+  return { ...others, operator_key: { env: OPERATOR_KEY } };
 }
 
 function readConfigFile(file: string): JsonValue {

@@ -4,6 +4,7 @@ import {
   type Secret,
   type ServerConfig,
 } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
+import { type AuthSettings, resolveAuth } from "./auth.ts";
 import { milliseconds } from "./durations.ts";
 import { type InboundSettings, resolveInbound } from "./inbound.ts";
 import { type OutboundSettings, resolveOutbound } from "./outbound.ts";
@@ -14,6 +15,7 @@ export interface Settings {
   readonly dataDir: string;
   readonly databaseUrl: string | undefined;
   readonly allowUnauthenticatedRemoteAccess: boolean;
+  readonly auth: AuthSettings;
   readonly tls: { certFile: string; keyFile: string; clientCaFile: string | undefined } | undefined;
   /** Undefined: the server's own origin and local ones. */
   readonly corsOrigins: readonly string[] | undefined;
@@ -73,6 +75,7 @@ export function resolveSettings(config: ServerConfig): Settings {
     dataDir: config.dataDir || DEFAULT_DATA_DIR,
     databaseUrl: config.databaseUrl || undefined,
     allowUnauthenticatedRemoteAccess: config.allowUnauthenticatedRemoteAccess,
+    auth: resolveAuth(config.auth),
     tls: tls && { certFile: tls.certFile, keyFile: tls.keyFile, clientCaFile: tls.clientCaFile || undefined },
     corsOrigins:
       config.cors && config.cors.allowedOrigins.length > 0 ? config.cors.allowedOrigins : undefined,
