@@ -6,10 +6,10 @@ import {
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import type { Service } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
+import { pageTokens } from "../page-token.ts";
 import type { Catalogue, CatalogueService } from "./catalogue.ts";
 import { servicePredicate, type ToolPredicate, toolPredicate } from "./filter.ts";
 import { type ToolShape, toService, toTool } from "./messages.ts";
-import { pageTokens } from "./page-token.ts";
 import type { ToolLocation } from "./resolve.ts";
 import { compareKeys, type ServiceKey } from "./service-key.ts";
 import { compareText } from "./version-order.ts";

@@ -5,10 +5,10 @@ import {
   ServiceFilterSchema,
 } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import pLimit from "p-limit";
+import { invalidPageToken, pageTokens } from "../../page-token.ts";
 import type { Catalogue } from "../catalogue.ts";
 import { servicePredicate } from "../filter.ts";
 import { pageSizeOf } from "../listings.ts";
-import { invalidPageToken, pageTokens } from "../page-token.ts";
 import type { Checker } from "./checker.ts";
 import type { HealthHistoryStore, HealthRecord } from "./history-store.ts";
 
