@@ -132,14 +132,14 @@ function explain(error: ConnectError, record: CallRecord, call: CallContext): vo
 function createCallContext(
   context: HandlerContext,
   method: string,
-  { correlationId, peer }: CallRecord,
+  { correlationId, peer, principal = anonymous }: CallRecord,
   { logger, clock }: BeginCallOptions,
 ): CallContext {
   let own: Logger | undefined;
   return {
     correlationId,
     deadline: clock.now() + (context.timeoutMs() ?? MAX_TIMER_MS),
-    principal: anonymous,
+    principal,
     // Made when first used: most calls log one line or none.
     get logger() {
       own ??= logger.child({ correlationId, method });

@@ -1,4 +1,5 @@
 import { type ConnectError, type ContextValues, createContextKey } from "@connectrpc/connect";
+import type { Principal } from "./call-context.ts";
 
 /** What the framework remembers about one call while it runs. Handlers see the `CallContext` instead. */
 export interface CallRecord {
@@ -14,6 +15,8 @@ export interface CallRecord {
   readonly correlationId: string;
   /** The address of the other end of the connection. */
   readonly peer: string;
+  /** Whom a call from within the process acts for. Nothing that comes over a network can set it. */
+  readonly principal?: Principal | undefined;
   /** Ends the reading of the request's body, so that a call that is over does not wait for it. */
   readonly stopReading: (reason: unknown) => void;
 }

@@ -18,7 +18,7 @@ describe.each([
 ])("a process calls its own services over %s without a connection", (_, create) => {
   function transportTo(server: SampleServer): Transport {
     return create({
-      httpClient: server.localClient,
+      httpClient: server.localClient(),
       baseUrl: server.url,
       useBinaryFormat: true,
       interceptors: [],

@@ -1,6 +1,7 @@
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
 import type { UniversalClientFn, UniversalHandler } from "@connectrpc/connect/protocol";
 import { abortable, untilAborted } from "../interceptors/abortable.ts";
+import type { Principal } from "../interceptors/call-context.ts";
 import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
 import { correlationIdOf } from "./correlation-id.ts";
 import type { ServeLimits } from "./limits.ts";
@@ -9,10 +10,14 @@ import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
 /**
  * An HTTP client for Connect transports that reaches a server's own services without a connection: no port, no
  * certificate, no limit of the listener is in the way. Calls pass the same chain as those that come in over the network.
+ *
+ * @param principal whom the calls act for, which no credentials have to prove. Undefined: nobody, so where callers are
+ *   authenticated a call needs credentials of its own.
  */
 export function createLocalClient(
   rpcs: ReadonlyMap<string, UniversalHandler>,
   { maxTimeoutMs }: Pick<ServeLimits, "maxTimeoutMs">,
+  principal: Principal | undefined,
 ): UniversalClientFn {
   return async (request) => {
     const { pathname } = new URL(request.url);
@@ -33,6 +38,7 @@ export function createLocalClient(
       finish: () => {},
       correlationId: correlationIdOf(headers),
       peer: "local",
+      principal,
       stopReading: (reason) => reading.abort(reason),
     };
     // Once: when the answer was read, when its reader leaves, or when the call is aborted, whichever is first.

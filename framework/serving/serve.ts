@@ -6,6 +6,7 @@ import { Health as HealthService } from "@toolplane/gen/grpc/health/v1/health_pb
 import { type Clock, MAX_TIMER_MS, systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
 import type { FinishedCall, Gate } from "../interceptors/begin-call.ts";
+import type { Principal } from "../interceptors/call-context.ts";
 import { createLogger, type Logger } from "../logging.ts";
 import { type CorsOptions, createCors } from "./cors.ts";
 import type { Health } from "./health.ts";
@@ -79,8 +80,12 @@ export interface Server {
   /**
    * For Connect transports of the same process: reaches the services without a connection, and so without TLS and
    * clients' certificates.
+   *
+   * @param principal whom the calls act for: handlers that call on behalf of their own caller pass it on, so that nobody
+   *   may do through them what they may not do themselves. Undefined: nobody; where callers are authenticated, only what
+   *   is open to everyone is reached.
    */
-  readonly localClient: UniversalClientFn;
+  localClient(principal?: Principal): UniversalClientFn;
   /** Aborted when calls have had their time to finish during `close`. Handlers see it in their own signals. */
   readonly shutdownSignal: AbortSignal;
   /**
@@ -191,7 +196,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     health,
     services,
     logger,
-    localClient: createLocalClient(rpcs, limits),
+    localClient: (principal) => createLocalClient(rpcs, limits, principal),
     shutdownSignal: shutdown.signal,
     close() {
       closing ??= close();

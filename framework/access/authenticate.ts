@@ -1,0 +1,165 @@
+import type { DescMethod } from "@bufbuild/protobuf";
+import { Code, type ConnectError, type Interceptor } from "@connectrpc/connect";
+import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
+import { ServerReflection } from "@toolplane/gen/grpc/reflection/v1/reflection_pb.js";
+import { ServerReflection as ServerReflectionAlpha } from "@toolplane/gen/grpc/reflection/v1alpha/reflection_pb.js";
+import { domainConnectError } from "../errors/connect-error.ts";
+import type { Gate } from "../interceptors/begin-call.ts";
+import { callContextKey, type Principal, principalKey, type Role } from "../interceptors/call-context.ts";
+import { callRecordKey } from "../interceptors/call-record.ts";
+import { includesRole, type RequiredRole, roleOf as roleOfMethod } from "./role-of.ts";
+import type { Identity, RefusalReason, Verdict, Verifier } from "./verifier.ts";
+
+export interface AuthenticateOptions {
+  /** Asked in turn until one takes the token. */
+  readonly verifiers: readonly Verifier[];
+  /** What a caller of a method needs. Default: what the method's options say, see `roleOf`. */
+  readonly roleOf?: (method: DescMethod) => RequiredRole;
+  /**
+   * Fully qualified names of services that anyone may call, whatever `roleOf` says. Default: `grpc.health.v1.Health` and
+   * both versions of `grpc.reflection`.
+   */
+  readonly exempt?: ReadonlySet<string>;
+}
+
+/** One check of who calls, in the forms in which servers can use it. */
+export interface Authentication {
+  /** For `serve()`: refuses before a request's body is read, and sets `CallContext.principal`. */
+  readonly gate: Gate;
+  /** For any other Connect server: refuses before the handler runs, and sets `principalKey`. */
+  readonly interceptor: Interceptor;
+  /**
+   * For plain HTTP handlers: resolves to who calls, or rejects with the ConnectError to answer.
+   *
+   * @param authorization the value of the header; null or undefined when there is none
+   * @param what names what is asked for in errors, such as `/metrics`
+   */
+  check(authorization: string | null | undefined, required: RequiredRole, what: string): Promise<Principal>;
+}
+
+const openServices: ReadonlySet<string> = new Set([
+  Health.typeName,
+  ServerReflection.typeName,
+  ServerReflectionAlpha.typeName,
+]);
+
+/** Whoever calls what is open to everyone: nobody asked for their name, and nothing else follows from the call. */
+const stranger: Principal = { id: "anonymous", role: "reader" };
+
+/**
+ * Asks every caller for a bearer token in the header `authorization`, and whether its role is enough for the method.
+ *
+ * Streams are checked once, when they begin, before their first message is read: credentials that end meanwhile do not
+ * end them.
+ *
+ * A call from within the process (`Server.localClient`) acts for the principal that it was made for, and its headers are
+ * not looked at; made for nobody, it needs credentials like any other.
+ */
+export function authenticate(options: AuthenticateOptions): Authentication {
+  const { verifiers, exempt = openServices, roleOf = roleOfMethod } = options;
+
+  async function check(
+    authorization: string | null | undefined,
+    required: RequiredRole,
+    what: string,
+  ): Promise<Principal> {
+    return required === "public"
+      ? stranger
+      : permit(await identify(verifiers, authorization ?? null), required, what);
+  }
+
+  async function admit(
+    method: DescMethod,
+    header: Headers,
+    local: Principal | undefined,
+  ): Promise<Principal> {
+    const required = exempt.has(method.parent.typeName) ? "public" : roleOf(method);
+    const what = `${method.parent.typeName}/${method.name}`;
+    if (local !== undefined) {
+      return required === "public" ? local : permit(local, required, what);
+    }
+    return await check(header.get("authorization"), required, what);
+  }
+
+  return {
+    check,
+    async gate(call, context) {
+      const local = context.values.get(callRecordKey)?.principal;
+      call.principal = await admit(context.method, context.requestHeader, local);
+    },
+    interceptor: (next) => async (request) => {
+      const { contextValues } = request;
+      const local = contextValues.get(callRecordKey)?.principal;
+      const principal = await admit(request.method, request.header, local);
+      contextValues.set(principalKey, principal);
+      const call = contextValues.get(callContextKey);
+      if (call !== undefined) {
+        call.principal = principal;
+      }
+      return await next(request);
+    },
+  };
+}
+
+/** Whom the header's token stands for. Throws UNAUTHENTICATED. */
+async function identify(verifiers: readonly Verifier[], authorization: string | null): Promise<Identity> {
+  if (authorization === null || authorization === "") {
+    throw unauthenticated("CREDENTIALS_MISSING", "no credentials were sent");
+  }
+  const token = /^Bearer +(\S+)$/i.exec(authorization)?.[1];
+  if (token === undefined) {
+    throw unauthenticated(
+      "CREDENTIALS_MALFORMED",
+      "the authorization header does not consist of the word Bearer and a token",
+    );
+  }
+  let refusal: Extract<Verdict, { kind: "refused" }> | undefined;
+  for (const verifier of verifiers) {
+    const verdict = await verifier.verify(token);
+    switch (verdict.kind) {
+      case "accepted":
+        return verdict.identity;
+      case "refused":
+        refusal ??= verdict;
+        break;
+      case "foreign":
+        break;
+    }
+  }
+  throw refusal === undefined
+    ? unauthenticated("CREDENTIALS_INVALID", "the token is not known here")
+    : unauthenticated(refusal.reason, refusal.message);
+}
+
+/** Who calls, if that is enough. Throws PERMISSION_DENIED. */
+function permit(identity: Identity, required: Role, what: string): Principal {
+  const { id, role } = identity;
+  if (role !== undefined && includesRole(role, required)) {
+    return { id, role };
+  }
+  const has = role === undefined ? "has no role" : `has the role ${role}`;
+  const hint = role === undefined && identity.missingRole ? `: ${identity.missingRole}` : "";
+  throw domainConnectError({
+    code: Code.PermissionDenied,
+    reason: "PERMISSION_DENIED",
+    message: `${what} needs the role ${required}, and ${id} ${has}${hint}; use credentials of the role ${required}`,
+    metadata: { required_role: required, role: role ?? "none", principal: id },
+    headers: { "www-authenticate": challenge("insufficient_scope") },
+  });
+}
+
+function unauthenticated(reason: RefusalReason, message: string): ConnectError {
+  return domainConnectError({
+    code: Code.Unauthenticated,
+    reason,
+    message: `${message}: send an API key or a JSON Web Token as a bearer token, which clients of Toolplane take from TOOLPLANE_TOKEN or --token`,
+    headers: {
+      "www-authenticate": challenge(reason === "CREDENTIALS_MISSING" ? undefined : "invalid_token"),
+    },
+  });
+}
+
+/** RFC 6750, section 3. */
+function challenge(error: "invalid_token" | "insufficient_scope" | undefined): string {
+  return `Bearer realm="toolplane"${error === undefined ? "" : `, error="${error}"`}`;
+}
