@@ -1,5 +1,6 @@
 import type { Transport } from "@connectrpc/connect";
 import type { UniversalClientFn } from "@connectrpc/connect/protocol";
+import type { Principal } from "@toolplane/framework";
 import type { Dispatcher } from "undici";
 import type { Target } from "./target.ts";
 
@@ -9,9 +10,10 @@ export interface ConnectionPool {
   transport(target: Target, options?: TransportOptions): Transport;
   /**
    * From now on, transports to the URL's origin use `client` instead of connections: a process that calls itself over
-   * the network would have to trust its own certificate, and to have one for clients too.
+   * the network would have to trust its own certificate, and to have one for clients too. The client is made for the
+   * principal that the transport is asked for.
    */
-  attach(url: string, client: UniversalClientFn): void;
+  attach(url: string, clientFor: (principal: Principal | undefined) => UniversalClientFn): void;
   /** For plain HTTP through undici. */
   readonly dispatcher: Dispatcher;
   /** Opens a connection to each target ahead of the first call; failures are only logged. */
@@ -23,6 +25,8 @@ export interface ConnectionPool {
 export interface TransportOptions {
   /** The largest message that is read, in bytes, decompressed. Default 4 MiB. */
   readonly maxMessageBytes?: number;
+  /** Whom calls within the process act for; others are told nothing of it. Default: nobody. */
+  readonly principal?: Principal;
 }
 
 export interface PoolStats {

@@ -6,17 +6,17 @@ import { createTransport as createConnect } from "@connectrpc/connect/protocol-c
 import { createTransport as createGrpc } from "@connectrpc/connect/protocol-grpc";
 import { createTransport as createGrpcWeb } from "@connectrpc/connect/protocol-grpc-web";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
-import type { Clock } from "@toolplane/framework";
+import type { Clock, Principal } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
 import { Broker } from "./broker.ts";
-import type { ConnectionPool, TransportOptions } from "./connection-pool.ts";
+import type { ConnectionPool } from "./connection-pool.ts";
 import { PoolDispatcher } from "./dispatcher.ts";
 import { createGrpcUnary } from "./grpc-unary.ts";
 import { createPooledClient } from "./http-client.ts";
 import { defaultPoolLimits, type PoolLimits } from "./limits.ts";
 import { createLinkOpener } from "./open-link.ts";
-import { createRoute, type Route } from "./route.ts";
+import { createHttpRoute, createRoute, type Route } from "./route.ts";
 import type { Target } from "./target.ts";
 
 export interface ConnectionPoolOptions {
@@ -42,13 +42,31 @@ export function createConnectionPool(options: ConnectionPoolOptions): Connection
   const broker = new Broker({ clock, logger, limits, openLink: createLinkOpener({ clock, limits, tls }) });
   const transports = new Map<string, Transport>();
   /** Clients that need no connection, by origin. */
-  const attached = new Map<string, UniversalClientFn>();
+  const attached = new Map<string, (principal: Principal | undefined) => UniversalClientFn>();
+
+  /** Without parsing the endpoint, which is normalised: transports are asked for with every call. */
+  function attachedTo(endpoint: string) {
+    for (const [origin, clientFor] of attached) {
+      if (
+        endpoint.startsWith(origin) &&
+        (endpoint.length === origin.length || endpoint[origin.length] === "/")
+      ) {
+        return clientFor;
+      }
+    }
+    return undefined;
+  }
 
   return {
-    transport(target, { maxMessageBytes = DEFAULT_MESSAGE_BYTES } = {}) {
-      const key = [target.protocol, maxMessageBytes, target.endpoint, digest(target.headers)].join(" ");
+    transport(target, { maxMessageBytes = DEFAULT_MESSAGE_BYTES, principal } = {}) {
+      const clientFor = attachedTo(target.endpoint);
+      const actor = clientFor && principal ? `${principal.role} ${principal.id}` : "";
+      const key = [target.protocol, maxMessageBytes, target.endpoint, digest(target.headers), actor].join(
+        " ",
+      );
       const transport =
-        transports.get(key) ?? createTransport(broker, clock, attached, target, { maxMessageBytes });
+        transports.get(key) ??
+        createTransport(broker, clock, target, maxMessageBytes, clientFor?.(principal));
       // Moved to the end: the first is the one that was not asked for longest.
       transports.delete(key);
       transports.set(key, transport);
@@ -58,12 +76,12 @@ export function createConnectionPool(options: ConnectionPoolOptions): Connection
       }
       return transport;
     },
-    attach(url, client) {
-      attached.set(new URL(url).origin, client);
+    attach(url, clientFor) {
+      attached.set(new URL(url).origin, clientFor);
       // Some may have been made for the origin before.
       transports.clear();
     },
-    dispatcher: new PoolDispatcher(broker),
+    dispatcher: new PoolDispatcher(broker, clock),
     async warm(targets) {
       const routes = new Map<string, Route>();
       for (const target of targets) {
@@ -96,19 +114,18 @@ function routeOf({ endpoint, protocol }: Target): Route {
     case Protocol.GRPC_WEB:
       return createRoute(endpoint, "auto");
     case Protocol.HTTP:
-      return createRoute(endpoint, "h1");
+      return createHttpRoute(endpoint);
   }
 }
 
 function createTransport(
   broker: Broker,
   clock: Clock,
-  attached: ReadonlyMap<string, UniversalClientFn>,
   target: Target,
-  { maxMessageBytes }: Required<TransportOptions>,
+  maxMessageBytes: number,
+  local: UniversalClientFn | undefined,
 ): Transport {
   const route = routeOf(target);
-  const local = attached.get(route.origin);
   const options: CommonTransportOptions = {
     httpClient: local ?? createPooledClient(broker, route),
     baseUrl: target.endpoint,
