@@ -1,5 +1,6 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import type { Any } from "@bufbuild/protobuf/wkt";
+import type { Principal } from "@toolplane/framework";
 import type { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Target } from "../pool/target.ts";
 import type { Definition } from "./source.ts";
@@ -32,6 +33,8 @@ export interface Invocation {
   /** The name of the service that is called. */
   readonly service: string;
   readonly target: Target;
+  /** Whom the call is made for. */
+  readonly principal: Principal;
   /** Sent besides the target's headers: trace context, correlation id, request id. */
   readonly headers: Headers;
   /** Aborted when the caller leaves or the deadline passes; its reason is a ConnectError. */

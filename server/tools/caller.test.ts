@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
-import { systemClock } from "@toolplane/framework";
+import { anonymous, systemClock } from "@toolplane/framework";
 import { HealthStatus, Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
@@ -55,6 +55,7 @@ test("a backend that floods its caller does not keep the process from noticing t
     defaultTimeoutMs: 50,
   });
   const context = {
+    principal: anonymous,
     signal: new AbortController().signal,
     timeoutMs: undefined,
     headers: new Headers(),

@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
-import { type Clock, DomainError, invalidArgument } from "@toolplane/framework";
+import { type Clock, DomainError, invalidArgument, type Principal } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Backend, Input, Invoker, Output } from "../backends/invocation.ts";
@@ -14,6 +14,7 @@ import { createInstanceChooser } from "./choose-instance.ts";
 
 /** Who is calling, and for how long. */
 export interface CallerContext {
+  readonly principal: Principal;
   /** Aborted when the caller leaves. */
   readonly signal: AbortSignal;
   /** Milliseconds until the caller's own deadline; undefined where there is none. */
@@ -98,6 +99,7 @@ export function createCaller({ registry, backends, clock, random, defaultTimeout
         const invocation = {
           service: tool.service,
           target: instance.target(),
+          principal: context.principal,
           headers,
           timeoutMs,
           signal: timeout.signal,

@@ -98,7 +98,7 @@ function required(call: ToolCall | undefined): ToolCall {
 }
 
 function callerContext(context: HandlerContext, path: string): CallerContext {
-  const { correlationId, traceparent, tracestate } = callContext(context);
+  const { correlationId, principal, traceparent, tracestate } = callContext(context);
   const headers = new Headers({ "x-correlation-id": correlationId });
   if (traceparent) {
     headers.set("traceparent", traceparent);
@@ -106,7 +106,7 @@ function callerContext(context: HandlerContext, path: string): CallerContext {
   if (tracestate) {
     headers.set("tracestate", tracestate);
   }
-  return { signal: context.signal, timeoutMs: context.timeoutMs(), headers, path };
+  return { principal, signal: context.signal, timeoutMs: context.timeoutMs(), headers, path };
 }
 
 /** Follows a call to describe it. */

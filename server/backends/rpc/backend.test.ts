@@ -1,7 +1,7 @@
 import { fromBinary, type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
 import { type FileDescriptorSet, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { DomainError, systemClock } from "@toolplane/framework";
+import { anonymous, DomainError, systemClock } from "@toolplane/framework";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import pino from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -65,6 +65,7 @@ function invocation({ url, protocol, headers, signal, timeoutMs }: Call): Invoca
   return {
     service: "stock",
     target: { endpoint: url, protocol, headers: new Headers({ authorization: "Bearer service" }) },
+    principal: anonymous,
     headers: new Headers({ "x-correlation-id": "c-1", ...headers }),
     signal: signal ?? new AbortController().signal,
     timeoutMs: timeoutMs ?? 10_000,

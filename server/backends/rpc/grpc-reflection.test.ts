@@ -10,7 +10,7 @@ import {
 } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { DomainError, systemClock } from "@toolplane/framework";
+import { anonymous, DomainError, systemClock } from "@toolplane/framework";
 import {
   ServerReflection,
   type ServerReflectionRequest,
@@ -105,6 +105,7 @@ describe.each([
     const outputs = tool.invoke([tool.parse({ symbol: "ACME" }, "arguments")], {
       service: "s",
       target: target(server.url),
+      principal: anonymous,
       headers: new Headers(),
       signal: AbortSignal.timeout(10_000),
       timeoutMs: 10_000,

@@ -60,7 +60,8 @@ export function createRpcInvoker(options: RpcInvokerOptions): Invoker {
     },
 
     async *invoke(inputs, invocation) {
-      const transport = pool.transport(invocation.target, { maxMessageBytes: maxResultBytes });
+      const { target, principal } = invocation;
+      const transport = pool.transport(target, { maxMessageBytes: maxResultBytes, principal });
       const left = new AbortController();
       const signal = AbortSignal.any([invocation.signal, left.signal]);
       try {

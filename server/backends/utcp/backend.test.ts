@@ -10,7 +10,14 @@ import { text } from "node:stream/consumers";
 import { create, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Clock, createLogger, DomainError, notFound, systemClock } from "@toolplane/framework";
+import {
+  anonymous,
+  type Clock,
+  createLogger,
+  DomainError,
+  notFound,
+  systemClock,
+} from "@toolplane/framework";
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { SecretSchema } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { Protocol } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
@@ -441,6 +448,7 @@ function invocation(more: Partial<Invocation> = {}): Invocation {
   return {
     service: "web-search_2",
     target: { endpoint: origin, protocol: Protocol.HTTP, headers: new Headers() },
+    principal: anonymous,
     headers: new Headers(),
     signal: new AbortController().signal,
     timeoutMs: 60_000,

@@ -1,5 +1,5 @@
 import { create, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
-import { systemClock } from "@toolplane/framework";
+import { anonymous, systemClock } from "@toolplane/framework";
 import { ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { onTestFinished } from "vitest";
 import { createRpcBackend } from "../../backends/rpc/backend.ts";
@@ -27,6 +27,7 @@ export function openCaller(
     defaultTimeoutMs: 10_000,
   });
   const context = {
+    principal: anonymous,
     signal: new AbortController().signal,
     timeoutMs: undefined,
     headers: new Headers(),
