@@ -1,0 +1,8 @@
+/** Tells a listener what happened. What a listener throws is its own affair: no policy may break because of it. */
+export function reportEvent<Event>(listener: ((event: Event) => void) | undefined, event: Event): void {
+  try {
+    listener?.(event);
+  } catch {
+    // There is nobody to tell: the listener was the one.
+  }
+}
