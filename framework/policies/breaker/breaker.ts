@@ -104,7 +104,7 @@ class CircuitBreaker implements Breaker {
   #state: State = { kind: "closed" };
   #since: number;
   #consecutiveFailures = 0;
-  /** Probings in a row that have failed, the time that it was opened for included. */
+  /** How often it has opened since it was last closed. */
   #opensInARow = 0;
   #rejected = 0;
   #timesOpened = 0;
@@ -233,12 +233,12 @@ class CircuitBreaker implements Breaker {
         this.#open("closed", "consecutive-failures");
         return;
       }
-      if (enough && window.sum(FAILURES) >= window.sum(CALLS) * failureRate) {
+      if (enough && window.sum(FAILURES) / window.sum(CALLS) >= failureRate) {
         this.#open("closed", "failure-rate");
         return;
       }
     }
-    if (slow && enough && window.sum(SLOW) >= window.sum(CALLS) * slowCallRate) {
+    if (slow && enough && window.sum(SLOW) / window.sum(CALLS) >= slowCallRate) {
       this.#open("closed", "slow-call-rate");
     }
   }
@@ -253,7 +253,7 @@ class CircuitBreaker implements Breaker {
     if (state.succeeded < this.#settings.probes) {
       return;
     }
-    if (state.slow >= state.succeeded * this.#settings.slowCallRate) {
+    if (state.slow / state.succeeded >= this.#settings.slowCallRate) {
       this.#open("half-open", "probes-slow");
       return;
     }
@@ -280,17 +280,18 @@ class CircuitBreaker implements Breaker {
     return permit;
   }
 
+  /** A closed breaker begins with nothing counted. */
   #close(): void {
     this.#opensInARow = 0;
+    this.#consecutiveFailures = 0;
+    this.#window.clear();
     this.#enter({ kind: "closed" });
   }
 
-  /** Every state begins with nothing counted, and is a new object, so that what was granted before is late. */
+  /** Every state is a new object, so that what was granted in an earlier one is late. */
   #enter(state: State): void {
     this.#state = state;
     this.#since = this.#clock.now();
-    this.#consecutiveFailures = 0;
-    this.#window.clear();
   }
 
   /** Gives the places of probes that are overdue to others. */

@@ -63,9 +63,9 @@ export type BreakerEvent = { readonly name: string; readonly at: number } & (
 export interface BreakerSnapshot {
   readonly name: string;
   readonly state: BreakerState;
-  /** Failures in a row, while it is closed. */
+  /** Failures in a row while it was last closed. */
   readonly consecutiveFailures: number;
-  /** What has ended within the window, while it is closed; ignored calls are not in it. */
+  /** What has ended within the window while it was last closed; ignored calls are not in it. */
   readonly window: { readonly calls: number; readonly failures: number; readonly slowCalls: number };
   /** Calls that were refused. */
   readonly rejected: number;
