@@ -1,8 +1,9 @@
 import type { Clock } from "@toolplane/framework";
 import type { Logger } from "pino";
-import { Connection, type Outcome, type Retirement } from "./connection.ts";
+import { type CloseReason, Connection, type Outcome } from "./connection.ts";
 import type { ConnectionStats, PoolStats } from "./connection-pool.ts";
-import { poolClosed, poolExhausted } from "./errors.ts";
+import { PoolCounters } from "./counters.ts";
+import { interrupted, poolClosed, poolExhausted } from "./errors.ts";
 import type { PoolLimits } from "./limits.ts";
 import type { Link } from "./link.ts";
 import type { OpenLink } from "./open-link.ts";
@@ -44,15 +45,15 @@ export class Broker {
   /** Connections without requests, the one that has been idle longest first. */
   readonly #idle = new Set<Connection>();
   readonly #closing = new AbortController();
-  readonly #openings = new Set<Promise<void>>();
+  /** Connections that are being opened, and since when. */
+  readonly #openings = new Map<Promise<void>, { readonly route: Route; readonly startedAt: number }>();
   /** Routes that requests wait for. */
   readonly #queued = new Set<Lane>();
   #serving = false;
   #changed = false;
   #total = 0;
   #waiting = 0;
-  #requests = 0;
-  #reused = 0;
+  readonly #counters = new PoolCounters();
   #cancelSweep: () => void;
 
   constructor({ clock, logger, limits, openLink }: BrokerOptions) {
@@ -70,10 +71,7 @@ export class Broker {
   async acquire(route: Route, signal?: AbortSignal): Promise<Lease> {
     const ready = this.#closing.signal.aborted ? undefined : this.#pickNow(route);
     const connection = ready ?? (await this.#wait(route, signal));
-    this.#requests++;
-    if (ready || connection.requests > 0) {
-      this.#reused++;
-    }
+    this.#counters.request(ready !== undefined || connection.requests > 0);
     connection.requests++;
     let released = false;
     return {
@@ -101,17 +99,13 @@ export class Broker {
     const connections: ConnectionStats[] = [];
     for (const lane of this.#lanes.values()) {
       for (const connection of lane.connections) {
-        connections.push({
-          origin: lane.route.origin,
-          protocol: connection.link.protocol,
-          ageMs: now - connection.openedAt,
-          activeRequests: connection.active,
-          requests: connection.requests,
-          failures: connection.failures,
-        });
+        connections.push(statsOf(connection, now));
       }
     }
-    return { connections, requests: this.#requests, reused: this.#reused };
+    for (const { route, startedAt } of this.#openings.values()) {
+      connections.push(statsOfOpening(route, now - startedAt));
+    }
+    return { connections, waiting: this.#waiting, ...this.#counters.snapshot() };
   }
 
   /** Ends all connections; requests that run or wait fail with UNAVAILABLE. */
@@ -129,12 +123,12 @@ export class Broker {
     }
     for (const lane of lanes) {
       for (const connection of [...lane.connections]) {
-        const reason = connection.active > 0 ? poolClosed(lane.route.origin) : undefined;
-        this.#remove(connection, "closed");
+        const reason = connection.active > 0 ? interrupted(lane.route.origin) : undefined;
+        this.#remove(connection, "shutdown");
         connection.link.destroy(reason);
       }
     }
-    await Promise.all(this.#openings);
+    await Promise.all(this.#openings.keys());
   }
 
   /** A connection with room, unless others wait for one already. */
@@ -153,15 +147,19 @@ export class Broker {
     }
     signal?.throwIfAborted();
     if (this.#waiting >= this.#limits.maxQueue) {
+      this.#counters.refused();
       throw poolExhausted(route.origin, `${this.#waiting} requests are waiting already`);
     }
     const lane = this.#lane(route);
+    const startedAt = this.#clock.monotonic();
     const granted = wait(lane, {
       clock: this.#clock,
       timeoutMs: this.#limits.queueTimeoutMs,
       signal,
+      onTimeout: () => this.#counters.refused(),
       onLeft: () => {
         this.#waiting--;
+        this.#counters.waited(this.#clock.monotonic() - startedAt);
         if (lane.waiters.size === 0) {
           this.#queued.delete(lane);
         }
@@ -277,7 +275,7 @@ export class Broker {
   #closeIdle(matches: (connection: Connection) => boolean): boolean {
     for (const connection of this.#idle) {
       if (matches(connection)) {
-        this.#end(connection);
+        this.#end(connection, "capacity");
         return true;
       }
     }
@@ -298,7 +296,7 @@ export class Broker {
       this.#serve();
       this.#dropIfEmpty(lane);
     });
-    this.#openings.add(opening);
+    this.#openings.set(opening, { route, startedAt: this.#clock.monotonic() });
   }
 
   /** Connecting failed: without other connections, waiting would only delay the bad news. */
@@ -324,7 +322,7 @@ export class Broker {
           onClosed: (reason) => {
             this.#logger.debug({ origin: route.origin, err: reason }, "connection closed");
             if (connection) {
-              this.#remove(connection, "closed");
+              this.#remove(connection, connection.retired ?? (connection.active > 0 ? "error" : "peer"));
             }
           },
           onGoaway: () => connection && this.#retire(connection, "goaway"),
@@ -341,9 +339,13 @@ export class Broker {
       connection = new Connection(route, link, this.#clock.monotonic());
       lane.connections.add(connection);
       this.#idle.add(connection);
+      this.#counters.opened();
       this.#logger.debug({ origin: route.origin, protocol: link.protocol }, "connection opened");
       return undefined;
     } catch (error) {
+      if (!this.#closing.signal.aborted) {
+        this.#counters.connectFailed();
+      }
       this.#logger.debug({ origin: route.origin, err: error }, "connection failed");
       return error ?? new Error("the connection failed");
     }
@@ -360,19 +362,20 @@ export class Broker {
     const { failureThreshold, failureMinRequests, maxIdleConnections } = this.#limits;
     connection.record(outcome);
     connection.active--;
-    if (connection.retired === "closed") {
+    if (connection.gone) {
       return;
     }
-    if (connection.link.closed) {
-      connection.retired ??= "goaway";
+    const { link } = connection;
+    if (link.closed) {
+      connection.retired ??= link.protocol === "h2" ? "goaway" : outcome === "ok" ? "peer" : "error";
     } else if (connection.fails(failureThreshold, failureMinRequests)) {
       connection.retired ??= "failures";
     }
     if (connection.active === 0) {
       connection.idleSince = this.#clock.monotonic();
-      connection.link.setBusy(false);
+      link.setBusy(false);
       if (connection.retired) {
-        this.#end(connection);
+        this.#end(connection, connection.retired);
         return;
       }
       this.#idle.add(connection);
@@ -383,32 +386,35 @@ export class Broker {
     }
   }
 
-  #retire(connection: Connection, why: Retirement): void {
+  #retire(connection: Connection, why: CloseReason): void {
     connection.retired =
       connection.retired === undefined || connection.retired === "age" ? why : connection.retired;
     if (connection.active === 0) {
-      this.#end(connection);
+      this.#end(connection, connection.retired);
     }
   }
 
   /** Closes a connection that has no requests. */
-  #end(connection: Connection): void {
-    const { link } = connection;
-    this.#remove(connection, connection.retired ?? "age");
-    link.destroy();
+  #end(connection: Connection, why: CloseReason): void {
+    this.#remove(connection, why);
+    connection.link.destroy();
   }
 
   /** Forgets a connection. */
-  #remove(connection: Connection, why: Retirement): void {
-    connection.retired = connection.active > 0 ? "closed" : why;
-    this.#idle.delete(connection);
-    const lane = this.#lanes.get(connection.route.key);
-    if (!lane?.connections.delete(connection)) {
+  #remove(connection: Connection, why: CloseReason): void {
+    if (connection.gone) {
       return;
     }
+    connection.gone = true;
+    this.#counters.closed(why);
+    this.#idle.delete(connection);
+    const lane = this.#lanes.get(connection.route.key);
+    lane?.connections.delete(connection);
     this.#count(connection.route.host, -1);
     this.#serve();
-    this.#dropIfEmpty(lane);
+    if (lane) {
+      this.#dropIfEmpty(lane);
+    }
   }
 
   #count(host: string, change: 1 | -1): void {
@@ -429,11 +435,44 @@ export class Broker {
         if (now - connection.openedAt >= this.#limits.maxAgeMs) {
           this.#retire(connection, "age");
         } else if (connection.active === 0 && now - connection.idleSince >= this.#limits.idleTimeoutMs) {
-          this.#end(connection);
+          this.#end(connection, "idle");
         } else if (connection.active > 0) {
           connection.link.verify("sweep");
         }
       }
     }
   }
+}
+
+function statsOf(connection: Connection, now: number): ConnectionStats {
+  const { link, active } = connection;
+  return {
+    origin: connection.route.origin,
+    protocol: link.protocol,
+    state: connection.retired ? "draining" : "open",
+    ageMs: now - connection.openedAt,
+    idleMs: active === 0 ? now - connection.idleSince : 0,
+    activeRequests: active,
+    maxConcurrentRequests: link.capacity(),
+    requests: connection.requests,
+    failures: connection.failures,
+    bytesRead: link.socket.bytesRead,
+    bytesWritten: link.socket.bytesWritten,
+  };
+}
+
+function statsOfOpening({ origin }: Route, ageMs: number): ConnectionStats {
+  return {
+    origin,
+    protocol: undefined,
+    state: "connecting",
+    ageMs,
+    idleMs: 0,
+    activeRequests: 0,
+    maxConcurrentRequests: 0,
+    requests: 0,
+    failures: 0,
+    bytesRead: 0,
+    bytesWritten: 0,
+  };
 }

@@ -550,7 +550,7 @@ describe("HTTP/1.1 connections", () => {
     const calls = times(2, () =>
       failure(request(server.url, { dispatcher: pool.dispatcher, signal: left.signal })),
     );
-    await expect.poll(() => pool.stats().connections).toHaveLength(1);
+    await expect.poll(() => pool.stats()).toMatchObject({ requests: 1, waiting: 1 });
     left.abort(new ConnectError("never mind", Code.Canceled));
     for (const error of await Promise.all(calls)) {
       expect(error).toMatchObject({ code: Code.Canceled });

@@ -2,6 +2,7 @@ import type { Transport } from "@connectrpc/connect";
 import type { UniversalClientFn } from "@connectrpc/connect/protocol";
 import type { Principal } from "@toolplane/framework";
 import type { Dispatcher } from "undici";
+import type { CloseReason } from "./connection.ts";
 import type { Target } from "./target.ts";
 
 /** Shared connections to backends, under one set of limits for HTTP/1.1 and HTTP/2. */
@@ -29,18 +30,44 @@ export interface TransportOptions {
   readonly principal?: Principal;
 }
 
+/** A look at a pool. Counts begin with the pool and only grow; times are in milliseconds. */
 export interface PoolStats {
+  /** Open connections and those being opened. */
   readonly connections: readonly ConnectionStats[];
-  /** Requests sent, and how many of them found an open connection. */
+  /** Requests that were given a connection, and how many of them found an open one. */
   readonly requests: number;
   readonly reused: number;
+  /** Connections opened. */
+  readonly opened: number;
+  /** Attempts to connect that failed. */
+  readonly connectFailures: number;
+  /** Connections closed, or lost, by why. */
+  readonly closed: Readonly<Record<CloseReason, number>>;
+  /** Requests that wait for a connection now. */
+  readonly waiting: number;
+  /** Requests that had to wait, if only for a connection to be opened, whether or not they got one. */
+  readonly waits: { readonly count: number; readonly totalMs: number; readonly maxMs: number };
+  /** Requests that were refused because too many waited already, or that waited too long. */
+  readonly refused: number;
 }
 
 export interface ConnectionStats {
+  /** Like `https://host:port`. */
   readonly origin: string;
-  readonly protocol: "h1" | "h2";
+  /** Undefined until it is open. */
+  readonly protocol: "h1" | "h2" | undefined;
+  /** `draining`: takes no more requests and closes after its last one. */
+  readonly state: "connecting" | "open" | "draining";
+  /** Since it was opened, or since connecting began. */
   readonly ageMs: number;
+  /** Since its last request ended; 0 while there are some. */
+  readonly idleMs: number;
   readonly activeRequests: number;
+  /** How many requests it can carry at once. */
+  readonly maxConcurrentRequests: number;
   readonly requests: number;
   readonly failures: number;
+  /** As they are on the wire, or inside of TLS. */
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
 }

@@ -7,8 +7,31 @@ const OUTCOMES = 20;
 /** How a request ended: `neutral` says nothing about the connection, such as a call that its caller left. */
 export type Outcome = "ok" | "failed" | "neutral";
 
-/** Why a connection takes no more requests; one that is merely old still may when there is no other. */
-export type Retirement = "age" | "failures" | "goaway" | "closed";
+/**
+ * Why a connection takes no more requests and closes after its last one; one that is merely old still may take some when
+ * there is no other.
+ *
+ * - `idle`: it was not used for too long.
+ * - `age`: it was open for too long.
+ * - `failures`: too many requests failed on it.
+ * - `goaway`: the server told it to go.
+ * - `capacity`: it was idle, and its place was needed or more were idle than are kept.
+ * - `peer`: the server closed it between two requests.
+ * - `error`: it broke, or was given up, while a request was running.
+ * - `shutdown`: the pool was closed.
+ */
+export const closeReasons = [
+  "idle",
+  "age",
+  "failures",
+  "goaway",
+  "capacity",
+  "peer",
+  "error",
+  "shutdown",
+] as const;
+
+export type CloseReason = (typeof closeReasons)[number];
 
 /** An open connection as the broker sees it. Times are monotonic milliseconds. */
 export class Connection {
@@ -19,7 +42,9 @@ export class Connection {
   active = 0;
   requests = 0;
   failures = 0;
-  retired: Retirement | undefined;
+  retired: CloseReason | undefined;
+  /** The pool counts it no more. */
+  gone = false;
   readonly #outcomes: boolean[] = [];
 
   constructor(route: Route, link: Link, now: number) {

@@ -1,60 +1,99 @@
-import { Dispatcher } from "undici";
+import { Readable } from "node:stream";
+import { ConnectError } from "@connectrpc/connect";
+import { type Clock, DomainError } from "@toolplane/framework";
+import { Dispatcher, errors } from "undici";
 import type { Broker, Lease } from "./broker.ts";
-import type { Outcome } from "./connection.ts";
-import { connectionLost, poolClosed } from "./errors.ts";
-import type { H1Outcome } from "./h1-link.ts";
-import { isUnavailable } from "./outcome.ts";
-import { createRoute } from "./route.ts";
+import { type DispatchedRequest, readRequest } from "./dispatched-request.ts";
+import { asConnectError, connectionLost, refusesCalls } from "./errors.ts";
+import type { H1Link } from "./h1-link.ts";
+import { exchangeOverH2 } from "./h2-exchange.ts";
+import { isUnavailable, outcomeOf } from "./outcome.ts";
+import { QueuedController } from "./queued-controller.ts";
+import { createHttpRoute, createRoute, type Route } from "./route.ts";
 
-/** The way into the pool for undici: `request(url, { dispatcher })` and `fetch`. It is closed with the pool. */
+/** How often a request is sent that the server refuses without having looked at it. */
+const MAX_ATTEMPTS = 3;
+
+/**
+ * The way into the pool for undici: `request(url, { dispatcher })` and `fetch`. It is closed with the pool.
+ *
+ * Over https, requests go over HTTP/2 where the server speaks it, and share its connections with the calls of Connect and
+ * gRPC-Web; over cleartext and for upgrades they go over HTTP/1.1. Requests that the server certainly did not look at are
+ * sent again, twice at most. Neither version has timeouts but those that a request asks for.
+ */
 export class PoolDispatcher extends Dispatcher {
   readonly #broker: Broker;
+  readonly #clock: Clock;
 
-  constructor(broker: Broker) {
+  constructor(broker: Broker, clock: Clock) {
     super();
     this.#broker = broker;
+    this.#clock = clock;
   }
 
   override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
-    if (!options.origin) {
+    const { origin, upgrade, method, body } = options;
+    if (!origin) {
       throw new TypeError("a pooled request needs an origin");
     }
-    const route = createRoute(String(options.origin), "h1");
     const controller = new QueuedController();
-    // undici tells a handler about its controller as soon as it can be aborted, which is now: while it waits.
-    handler.onRequestStart?.(controller, {});
-    void this.#broker.acquire(route, controller.waiting).then(
-      (lease) => this.#send(lease, options, handler, controller, route.origin),
-      (error: unknown) => handler.onResponseError?.(controller, toError(error)),
-    );
+    if (body instanceof Readable) {
+      // Until it is sent nobody else listens.
+      body.on("error", (error) => controller.abort(error));
+    }
+    try {
+      const upgrades = Boolean(upgrade) || method === "CONNECT";
+      const route = upgrades ? createRoute(String(origin), "h1") : createHttpRoute(String(origin));
+      // undici tells a handler about its controller as soon as it can be aborted, which is now: while it waits.
+      handler.onRequestStart?.(controller, {});
+      void this.#send(route, options, handler, controller);
+    } catch (error) {
+      fail(handler, controller, error);
+    }
     return true;
   }
 
-  #send(
-    { link, release }: Lease,
+  async #send(
+    route: Route,
     options: Dispatcher.DispatchOptions,
     handler: Dispatcher.DispatchHandler,
     controller: QueuedController,
-    origin: string,
-  ): void {
-    if (link.protocol !== "h1") {
-      release("neutral");
-      handler.onResponseError?.(controller, poolClosed(origin));
-      return;
+  ): Promise<void> {
+    const { body } = options;
+    let request: DispatchedRequest | undefined;
+    try {
+      for (let attempt = 1; ; attempt++) {
+        const lease = await this.#broker.acquire(route, controller.signal);
+        const { link } = lease;
+        let taken: boolean;
+        if (link.protocol === "h1") {
+          taken = await exchangeOverH1(link, lease, options, handler, controller);
+        } else {
+          request ??= readOrRelease(options, lease);
+          const answer = await exchangeOverH2({
+            ...{ link, lease, request, handler, controller },
+            origin: route.origin,
+            clock: this.#clock,
+          });
+          taken = answer === "answered";
+        }
+        if (taken) {
+          break;
+        }
+        if (attempt === MAX_ATTEMPTS || !canRepeat(request)) {
+          throw refusesCalls(route.origin);
+        }
+      }
+    } catch (error) {
+      fail(handler, controller, controller.reason ?? translate(route.origin, error));
+    } finally {
+      if (body instanceof Readable) {
+        body.destroy();
+      }
+      if (request?.body && "cancel" in request.body) {
+        request.body.cancel();
+      }
     }
-    const once: Dispatcher.DispatchHandler = {
-      onRequestStart: (inner) => controller.attach(inner),
-      onRequestUpgrade: (_inner, ...rest) => handler.onRequestUpgrade?.(controller, ...rest),
-      onResponseStarted: () => handler.onResponseStarted?.(),
-      onResponseStart: (_inner, ...rest) => handler.onResponseStart?.(controller, ...rest),
-      onResponseData: (_inner, chunk) => handler.onResponseData?.(controller, chunk),
-      onResponseEnd: (_inner, trailers) => handler.onResponseEnd?.(controller, trailers),
-      onResponseError: (_inner, error) =>
-        handler.onResponseError?.(controller, controller.aborted ? error : connectionLost(origin, error)),
-      onBodySent: (chunk) => handler.onBodySent?.(chunk),
-      onRequestSent: () => handler.onRequestSent?.(),
-    };
-    link.dispatch(options, once, (outcome) => release(outcomeOf(outcome, controller.aborted)));
   }
 
   override close(): Promise<void>;
@@ -69,73 +108,82 @@ export class PoolDispatcher extends Dispatcher {
   }
 }
 
-/** A controller that works before there is a connection. */
-class QueuedController implements Dispatcher.DispatchController {
-  readonly #waiting = new AbortController();
-  #inner: Dispatcher.DispatchController | undefined;
-  #paused = false;
-  #reason: Error | null = null;
-
-  /** Aborted when the request is. */
-  get waiting(): AbortSignal {
-    return this.#waiting.signal;
-  }
-
-  get aborted(): boolean {
-    return this.#reason !== null;
-  }
-
-  get paused(): boolean {
-    return this.#inner?.paused ?? this.#paused;
-  }
-
-  get reason(): Error | null {
-    return this.#reason;
-  }
-
-  get rawHeaders(): Buffer[] | null {
-    const raw = this.#inner?.rawHeaders;
-    return Array.isArray(raw) ? raw.map((part) => Buffer.from(part)) : null;
-  }
-
-  get rawTrailers(): Buffer[] | null {
-    const raw = this.#inner?.rawTrailers;
-    return Array.isArray(raw) ? raw.map((part) => Buffer.from(part)) : null;
-  }
-
-  attach(inner: Dispatcher.DispatchController): void {
-    this.#inner = inner;
-    if (this.#reason) {
-      inner.abort(this.#reason);
-    } else if (this.#paused) {
-      inner.pause();
+/** False: the connection was gone before anything was sent. */
+function exchangeOverH1(
+  link: H1Link,
+  { release }: Lease,
+  options: Dispatcher.DispatchOptions,
+  handler: Dispatcher.DispatchHandler,
+  controller: QueuedController,
+): Promise<boolean> {
+  const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+  const once: Dispatcher.DispatchHandler = {
+    onRequestStart: (inner) => controller.attach(inner),
+    onRequestUpgrade: (_inner, ...rest) => handler.onRequestUpgrade?.(controller, ...rest),
+    onResponseStarted: () => handler.onResponseStarted?.(),
+    onResponseStart: (inner, ...rest) => {
+      controller.rawHeaders = inner.rawHeaders ?? null;
+      handler.onResponseStart?.(controller, ...rest);
+    },
+    onResponseData: (_inner, chunk) => handler.onResponseData?.(controller, chunk),
+    onResponseEnd: (inner, trailers) => {
+      controller.rawTrailers = inner.rawTrailers ?? null;
+      handler.onResponseEnd?.(controller, trailers);
+    },
+    onResponseError: () => undefined,
+    onBodySent: (chunk) => handler.onBodySent?.(chunk),
+    onRequestSent: () => handler.onRequestSent?.(),
+  };
+  link.dispatch(options, once, (outcome) => {
+    const ok = "status" in outcome && !isUnavailable(outcome.status);
+    release(outcomeOf(ok, controller.signal));
+    if ("status" in outcome) {
+      resolve(true);
+    } else if (outcome.unsent) {
+      resolve(false);
+    } else {
+      reject(outcome.error);
     }
-  }
+  });
+  return promise;
+}
 
-  abort(reason: Error): void {
-    this.#reason ??= reason;
-    this.#waiting.abort(reason);
-    this.#inner?.abort(reason);
-  }
-
-  pause(): void {
-    this.#paused = true;
-    this.#inner?.pause();
-  }
-
-  resume(): void {
-    this.#paused = false;
-    this.#inner?.resume();
+function readOrRelease(options: Dispatcher.DispatchOptions, lease: Lease): DispatchedRequest {
+  try {
+    return readRequest(options);
+  } catch (error) {
+    lease.release("neutral");
+    throw error;
   }
 }
 
-function outcomeOf(outcome: H1Outcome, aborted: boolean): Outcome {
-  if ("status" in outcome) {
-    return isUnavailable(outcome.status) ? "failed" : "ok";
-  }
-  return aborted ? "neutral" : "failed";
+/** Requests that went to HTTP/1.1 only were not begun. */
+function canRepeat(request: DispatchedRequest | undefined): boolean {
+  const body = request?.body;
+  return !body || body instanceof Uint8Array || body.replayable();
 }
 
-function toError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
+/** Errors that are about the request stay; everything else means that the connection broke. */
+function translate(origin: string, error: unknown): unknown {
+  const aboutRequest =
+    error instanceof ConnectError ||
+    error instanceof DomainError ||
+    error instanceof errors.InvalidArgumentError ||
+    error instanceof errors.NotSupportedError ||
+    error instanceof errors.RequestContentLengthMismatchError ||
+    error instanceof errors.HeadersTimeoutError ||
+    error instanceof errors.BodyTimeoutError;
+  return asConnectError(aboutRequest ? error : connectionLost(origin, error));
+}
+
+function fail(
+  handler: Dispatcher.DispatchHandler,
+  controller: Dispatcher.DispatchController,
+  error: unknown,
+): void {
+  try {
+    handler.onResponseError?.(controller, error instanceof Error ? error : new Error(String(error)));
+  } catch {
+    // There is nobody left to tell.
+  }
 }

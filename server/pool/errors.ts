@@ -39,24 +39,60 @@ export function unreachable(origin: string, cause: unknown): DomainError {
   });
 }
 
-/** A connection broke while a request was running on it. */
-export function connectionLost(origin: string, cause: unknown): ConnectError {
-  if (cause instanceof ConnectError && cause.code === Code.Unavailable) {
-    return cause;
+/** A connection broke while a request was running on it: the server may have acted on it. */
+export function connectionLost(origin: string, cause: unknown): DomainError {
+  const known = domainErrorOf(cause);
+  if (known?.init.code === Code.Unavailable) {
+    return known;
   }
   const code = nodeErrorCode(cause);
-  return new ConnectError(
-    `The connection to ${origin} was lost${code ? ` (${code})` : ""}`,
-    Code.Unavailable,
-    undefined,
-    undefined,
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "CONNECTION_LOST",
+    message: `The connection to ${origin} was lost${code ? ` (${code})` : ""}`,
+    metadata: { endpoint: origin },
     cause,
-  );
+  });
 }
 
-/** The server turned a call away unseen, and did so again. */
-export function refusesCalls(origin: string, cause?: unknown): ConnectError {
-  return new ConnectError(`${origin} refuses calls`, Code.Unavailable, undefined, undefined, cause);
+/** The server gave up one request, and may have acted on it; its connection goes on. */
+export function requestReset(origin: string, rstCode: number, cause: unknown): DomainError {
+  const how = rstCode === 0 ? "ended its answer early" : `reset the request (HTTP/2 error ${rstCode})`;
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "REQUEST_RESET",
+    message: `${origin} ${how}`,
+    metadata: { endpoint: origin },
+    cause,
+  });
+}
+
+/** The server turned a request away unseen, and did so again, or it cannot be sent again. */
+export function refusesCalls(origin: string, cause?: unknown): DomainError {
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "CALL_REFUSED",
+    message: `${origin} refuses calls`,
+    metadata: { endpoint: origin },
+    cause,
+  });
+}
+
+/** Nothing was sent: the connection was given up before the request came to it. */
+export class NotSentError extends Error {
+  constructor(cause?: unknown) {
+    super("the connection takes no more requests", { cause });
+  }
+}
+
+/** HTTP/2 libraries, ours and many servers', refuse longer ones and give up the connection. */
+export function headersTooLarge(origin: string, bytes: number, maxBytes: number): DomainError {
+  return new DomainError({
+    code: Code.ResourceExhausted,
+    reason: "HEADERS_TOO_LARGE",
+    message: `The headers of a request to ${origin} have ${bytes} bytes; at most ${maxBytes} can be sent`,
+    metadata: { endpoint: origin, max_bytes: String(maxBytes) },
+  });
 }
 
 /** Too many requests wait already, or one waited too long. */
@@ -80,11 +116,21 @@ export function http2Required(origin: string): DomainError {
   });
 }
 
+/** The pool was closed before the request was sent. */
 export function poolClosed(origin: string): DomainError {
   return new DomainError({
     code: Code.Unavailable,
     reason: "SHUTTING_DOWN",
     message: `No connection to ${origin}: this server is shutting down`,
+  });
+}
+
+/** The pool was closed while the request was running: the server may have acted on it. */
+export function interrupted(origin: string): DomainError {
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "INTERRUPTED",
+    message: `The connection to ${origin} was closed: this server is shutting down`,
   });
 }
 

@@ -17,7 +17,7 @@ import {
 import { type Clock, MAX_TIMER_MS } from "@toolplane/framework";
 import { createTimeout } from "../timeout.ts";
 import type { Broker, Lease } from "./broker.ts";
-import { asConnectError, refusesCalls } from "./errors.ts";
+import { asConnectError, NotSentError, refusesCalls } from "./errors.ts";
 import type { H2Link } from "./h2-link.ts";
 import { toHeaders } from "./node-headers.ts";
 import { outcomeOf, saysUnavailable, timedOut } from "./outcome.ts";
@@ -119,7 +119,7 @@ async function exchange(broker: Broker, route: Route, request: Request): Promise
       return result;
     }
     if (attempt === MAX_ATTEMPTS) {
-      throw refusesCalls(route.origin);
+      throw asConnectError(refusesCalls(route.origin));
     }
   }
 }
@@ -133,7 +133,11 @@ function send(link: H2Link, lease: Lease, request: Request): Promise<Exchange | 
     stream = link.request({ ...request.headers, ":method": "POST", ":path": request.path });
   } catch (error) {
     lease.release("neutral");
-    reject(link.errorOf(error));
+    if (error instanceof NotSentError) {
+      resolve("refused");
+    } else {
+      reject(asConnectError(error));
+    }
     return promise;
   }
   let answer: http2.IncomingHttpHeaders | undefined;
@@ -194,10 +198,9 @@ function send(link: H2Link, lease: Lease, request: Request): Promise<Exchange | 
   });
   stream.on("close", () => {
     finish();
-    const { NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = http2.constants;
-    if (!answer && stream.rstCode === NGHTTP2_REFUSED_STREAM && !signal.aborted) {
+    if (!answer && link.refused(stream) && !signal.aborted) {
       resolve("refused");
-    } else if (answer && stream.rstCode === NGHTTP2_NO_ERROR && !failed && !link.broken) {
+    } else if (answer && stream.rstCode === http2.constants.NGHTTP2_NO_ERROR && !failed && !link.broken) {
       succeed(answer);
     } else {
       reject(link.errorOf(resetError(stream.rstCode ?? 0, failed)));

@@ -1,18 +1,19 @@
 import type { Socket } from "node:net";
-import { Client, Dispatcher } from "undici";
+import { Client, Dispatcher, errors } from "undici";
+import { NotSentError } from "./errors.ts";
 import type { BaseLink, LinkEvents } from "./link.ts";
 
-/** How a request over HTTP/1.1 ended: with a status, or without an answer. */
-export type H1Outcome = { readonly status: number } | { readonly error: Error };
+/** How a request over HTTP/1.1 ended: with a status, or without an answer, and then maybe unsent. */
+export type H1Outcome = { readonly status: number } | { readonly error: Error; readonly unsent: boolean };
 
 /** One HTTP/1.1 connection, which carries one request at a time. */
 export class H1Link implements BaseLink {
   readonly protocol = "h1";
   readonly #client: Client;
-  readonly #socket: Socket;
+  readonly socket: Socket;
 
   constructor(socket: Socket, { origin, idleTimeoutMs, events }: H1LinkOptions) {
-    this.#socket = socket;
+    this.socket = socket;
     socket.unref();
     let handedOver = false;
     this.#client = new Client(origin, {
@@ -31,7 +32,7 @@ export class H1Link implements BaseLink {
             socket.ref();
             callback(null, socket);
           } else {
-            callback(new Error("the connection was closed"), null);
+            callback(new NotSentError(), null);
           }
         });
       },
@@ -47,7 +48,7 @@ export class H1Link implements BaseLink {
   }
 
   get closed(): boolean {
-    return this.#socket.destroyed || !this.#socket.writable || !this.#socket.readable;
+    return this.socket.destroyed || !this.socket.writable || !this.socket.readable;
   }
 
   capacity(): number {
@@ -75,7 +76,7 @@ export class H1Link implements BaseLink {
 
   destroy(reason?: Error): void {
     void this.#client.destroy(reason ?? null);
-    this.#socket.destroy();
+    this.socket.destroy();
   }
 }
 
@@ -106,12 +107,18 @@ function track(
   onDone: (outcome: H1Outcome) => void,
 ): Dispatcher.DispatchHandler {
   let status = 0;
+  let started = false;
   // undici decides right after the last callback whether the connection stays open, so the end is told a moment later.
   const done = (outcome: H1Outcome) => queueMicrotask(() => onDone(outcome));
   return {
-    onRequestStart: (controller, context) => handler.onRequestStart?.(controller, context),
-    onRequestUpgrade: (controller, statusCode, headers, socket) =>
-      handler.onRequestUpgrade?.(controller, statusCode, headers, socket),
+    onRequestStart: (controller, context) => {
+      started = true;
+      handler.onRequestStart?.(controller, context);
+    },
+    onRequestUpgrade: (controller, statusCode, headers, socket) => {
+      socket.once("close", () => done({ status: statusCode }));
+      handler.onRequestUpgrade?.(controller, statusCode, headers, socket);
+    },
     onResponseStarted: () => handler.onResponseStarted?.(),
     onResponseStart: (controller, statusCode, headers, statusMessage) => {
       status = statusCode;
@@ -123,10 +130,19 @@ function track(
       handler.onResponseEnd?.(controller, trailers);
     },
     onResponseError: (controller, error) => {
-      done({ error });
+      done({ error, unsent: !started && isGone(error) });
       handler.onResponseError?.(controller, error);
     },
     onBodySent: (chunk) => handler.onBodySent?.(chunk),
     onRequestSent: () => handler.onRequestSent?.(),
   };
+}
+
+/** The errors of undici, and ours, for a connection that was closed before a request began. */
+function isGone(error: Error): boolean {
+  return (
+    error instanceof NotSentError ||
+    error instanceof errors.ClientDestroyedError ||
+    error instanceof errors.ClientClosedError
+  );
 }

@@ -1,8 +1,8 @@
 import http2 from "node:http2";
 import type { Socket } from "node:net";
 import type { NodeHttpClientOptions } from "@connectrpc/connect-node";
-import { type Clock, DomainError } from "@toolplane/framework";
-import { asConnectError, connectionLost } from "./errors.ts";
+import type { Clock } from "@toolplane/framework";
+import { asConnectError, connectionLost, headersTooLarge, NotSentError } from "./errors.ts";
 import type { PoolLimits } from "./limits.ts";
 import type { BaseLink, LinkEvents } from "./link.ts";
 
@@ -14,6 +14,10 @@ export type SessionManager = ReturnType<
 /** Bytes of one stream that may be in flight: enough for 5 MB/s over 50 ms, and a bound for unread results. */
 const STREAM_WINDOW = 256 * 1024;
 const CONNECTION_WINDOW = 1024 * 1024;
+/** Bytes of headers, those of a response counted as RFC 9113 does, in section 6.5.2. nghttp2 sends no more than these. */
+const MAX_HEADER_BYTES = 64 * 1024;
+/** How long a connection that was closed may linger until the peer has closed it too, in milliseconds. */
+const LINGER_MS = 5_000;
 
 /**
  * One HTTP/2 connection.
@@ -27,6 +31,7 @@ const CONNECTION_WINDOW = 1024 * 1024;
  */
 export class H2Link implements BaseLink {
   readonly protocol = "h2";
+  readonly socket: Socket;
   readonly #session: http2.ClientHttp2Session;
   readonly #origin: string;
   readonly #clock: Clock;
@@ -35,9 +40,16 @@ export class H2Link implements BaseLink {
   #pinging = false;
   #closedReason: Error | undefined;
   #goaway = false;
+  /** Streams above this one were not looked at by a peer that went away. */
+  #lastStreamId = Number.POSITIVE_INFINITY;
 
-  private constructor(session: http2.ClientHttp2Session, { origin, clock, limits }: H2LinkOptions) {
+  private constructor(
+    session: http2.ClientHttp2Session,
+    socket: Socket,
+    { origin, clock, limits }: H2LinkOptions,
+  ) {
     this.#session = session;
+    this.socket = socket;
     this.#origin = origin;
     this.#clock = clock;
     this.#limits = limits;
@@ -50,7 +62,11 @@ export class H2Link implements BaseLink {
     const { promise, resolve, reject } = Promise.withResolvers<H2Link>();
     const session = http2.connect(origin, {
       createConnection: () => socket,
-      settings: { enablePush: false, initialWindowSize: STREAM_WINDOW },
+      settings: {
+        enablePush: false,
+        initialWindowSize: STREAM_WINDOW,
+        maxHeaderListSize: MAX_HEADER_BYTES,
+      },
     });
     let error: Error | undefined;
     let link: H2Link | undefined;
@@ -69,10 +85,14 @@ export class H2Link implements BaseLink {
         reject(new Error("the server does not speak HTTP/2 there", { cause: error }));
       }
     });
-    session.on("goaway", () => {
-      if (link && !link.#goaway) {
-        link.#goaway = true;
-        events.onGoaway();
+    session.on("goaway", (_code, lastStreamId) => {
+      if (link) {
+        // A server that shuts down gently says so twice: first with the highest id there is, then with the true one.
+        link.#lastStreamId = Math.min(link.#lastStreamId, lastStreamId);
+        if (!link.#goaway) {
+          link.#goaway = true;
+          events.onGoaway();
+        }
       }
     });
     session.on("remoteSettings", () => {
@@ -83,7 +103,7 @@ export class H2Link implements BaseLink {
       cancelTimer();
       session.setLocalWindowSize(CONNECTION_WINDOW);
       session.unref();
-      link = new H2Link(session, options);
+      link = new H2Link(session, socket, options);
       resolve(link);
     });
     return promise;
@@ -109,15 +129,30 @@ export class H2Link implements BaseLink {
     }
   }
 
-  /** Opens a stream. Throws when the connection takes none any more. */
+  /** Opens a stream. Throws NotSentError when the connection takes none any more. */
   request(
     headers: http2.OutgoingHttpHeaders,
     options?: http2.ClientSessionRequestOptions,
   ): http2.ClientHttp2Stream {
-    const stream = this.#session.request(headers, options);
+    const bytes = sizeOf(headers);
+    if (bytes > MAX_HEADER_BYTES) {
+      throw headersTooLarge(this.#origin, bytes, MAX_HEADER_BYTES);
+    }
+    let stream: http2.ClientHttp2Stream;
+    try {
+      stream = this.#session.request(headers, options);
+    } catch (error) {
+      throw this.closed ? new NotSentError(error) : error;
+    }
     stream.once("response", () => this.received());
     this.verify("request");
     return stream;
+  }
+
+  /** True when the peer has certainly not looked at a request, whose stream has closed without an answer. */
+  refused({ id, rstCode }: http2.ClientHttp2Stream): boolean {
+    const { NGHTTP2_REFUSED_STREAM } = http2.constants;
+    return rstCode === NGHTTP2_REFUSED_STREAM || id === undefined || id > this.#lastStreamId;
   }
 
   /** A manager for one request through connect-node; `onStream` learns of its stream. */
@@ -148,10 +183,7 @@ export class H2Link implements BaseLink {
     if (!this.#session.destroyed && !this.#session.closed) {
       return error;
     }
-    const reason = this.#closedReason;
-    return reason instanceof DomainError
-      ? asConnectError(reason)
-      : connectionLost(this.#origin, reason ?? error);
+    return asConnectError(connectionLost(this.#origin, this.#closedReason ?? error));
   }
 
   verify(why: "request" | "timeout" | "sweep"): void {
@@ -189,8 +221,22 @@ export class H2Link implements BaseLink {
       this.#session.destroy(reason, http2.constants.NGHTTP2_CANCEL);
     } else {
       this.#session.close();
+      const cancelTimer = this.#clock.after(LINGER_MS, () => this.socket.destroy());
+      this.socket.once("close", cancelTimer);
     }
   }
+}
+
+/** Names and values, which is what nghttp2 bounds. */
+function sizeOf(headers: http2.OutgoingHttpHeaders): number {
+  let bytes = 0;
+  for (const name in headers) {
+    const value = headers[name];
+    for (const item of Array.isArray(value) ? value : [value]) {
+      bytes += name.length + String(item).length;
+    }
+  }
+  return bytes;
 }
 
 export interface H2LinkOptions {

@@ -1,4 +1,4 @@
-import http2 from "node:http2";
+import type http2 from "node:http2";
 import { Readable } from "node:stream";
 import { ConnectError } from "@connectrpc/connect";
 import type {
@@ -8,7 +8,7 @@ import type {
 } from "@connectrpc/connect/protocol";
 import { createNodeHttpClient } from "@connectrpc/connect-node";
 import type { Broker, Lease } from "./broker.ts";
-import { asConnectError, connectionLost, http2Required, refusesCalls } from "./errors.ts";
+import { asConnectError, connectionLost, domainErrorOf, http2Required, refusesCalls } from "./errors.ts";
 import type { H1Link } from "./h1-link.ts";
 import type { H2Link } from "./h2-link.ts";
 import { toHeaders } from "./node-headers.ts";
@@ -47,10 +47,11 @@ export function createPooledClient(
           lease.release("neutral");
           throw asConnectError(http2Required(route.origin));
         }
-        return requestOverH1(link, lease, replayed, route.origin);
       }
       try {
-        const response = await requestOverH2(link, lease, replayed);
+        const response = await (link.protocol === "h1"
+          ? requestOverH1(link, lease, replayed, route.origin)
+          : requestOverH2(link, lease, replayed));
         replay?.forget();
         return response;
       } catch (error) {
@@ -61,14 +62,14 @@ export function createPooledClient(
           throw error.cause;
         }
         if (attempt === MAX_ATTEMPTS || replay?.replayable() === false) {
-          throw refusesCalls(route.origin, error.cause);
+          throw asConnectError(refusesCalls(route.origin, error.cause));
         }
       }
     }
   };
 }
 
-/** The peer refused a request without having looked at it. */
+/** The peer did not look at a request: it refused it, or there was no connection any more to send it over. */
 class RefusedError extends Error {}
 
 async function requestOverH2(
@@ -114,7 +115,11 @@ async function requestOverH2(
     if (!stream) {
       lease.release("neutral");
     }
-    const refused = !stream || (!answered && stream.rstCode === http2.constants.NGHTTP2_REFUSED_STREAM);
+    const ours = domainErrorOf(error);
+    if (!stream && ours) {
+      throw asConnectError(ours);
+    }
+    const refused = !stream || (!answered && link.refused(stream));
     throw refused ? new RefusedError("refused", { cause: translate(error) }) : translate(error);
   }
 }
@@ -126,12 +131,16 @@ async function requestOverH1(
   origin: string,
 ): Promise<UniversalClientResponse> {
   const { pathname, search } = new URL(request.url);
+  let unsent = false;
   const dispatcher = link.dispatcher((outcome) => {
+    unsent = "error" in outcome && outcome.unsent;
     const ok = "status" in outcome && !isUnavailable(outcome.status);
     lease.release(outcomeOf(ok, request.signal));
   });
   const translate = (error: unknown) =>
-    error instanceof ConnectError || request.signal?.aborted ? error : connectionLost(origin, error);
+    error instanceof ConnectError || request.signal?.aborted
+      ? error
+      : asConnectError(connectionLost(origin, error));
   try {
     const response = await dispatcher.request({
       origin,
@@ -153,7 +162,7 @@ async function requestOverH1(
       trailer,
     };
   } catch (error) {
-    throw translate(error);
+    throw unsent ? new RefusedError("unsent", { cause: translate(error) }) : translate(error);
   }
 }
 

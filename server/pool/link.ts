@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import type { H1Link } from "./h1-link.ts";
 import type { H2Link } from "./h2-link.ts";
 
@@ -6,6 +7,8 @@ export type Link = H1Link | H2Link;
 
 /** What every link offers the broker. */
 export interface BaseLink {
+  /** For its counters of bytes only. */
+  readonly socket: Pick<Socket, "bytesRead" | "bytesWritten">;
   /** How many requests it can carry at once now. */
   capacity(): number;
   /** True once it has closed or is about to. */

@@ -22,6 +22,10 @@ export function outcomeOf(ok: boolean, signal: AbortSignal | undefined): Outcome
   return signal?.aborted && !timedOut(signal) ? "neutral" : "failed";
 }
 
+/** True for the deadlines of Connect and for those of AbortSignal.timeout. */
 export function timedOut(signal: AbortSignal | undefined): boolean {
-  return signal?.reason instanceof ConnectError && signal.reason.code === Code.DeadlineExceeded;
+  const reason: unknown = signal?.reason;
+  return reason instanceof ConnectError
+    ? reason.code === Code.DeadlineExceeded
+    : reason instanceof DOMException && reason.name === "TimeoutError";
 }

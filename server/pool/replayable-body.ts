@@ -7,6 +7,8 @@ export interface ReplayableBody {
   readonly body: AsyncIterable<Uint8Array>;
   /** True while the beginning is still there. */
   replayable(): boolean;
+  /** Nobody reads on: lets go of the source. */
+  cancel(): void;
   /** The request was taken: the beginning is not needed any more. */
   forget(): void;
 }
@@ -54,6 +56,11 @@ export function createReplayableBody(source: AsyncIterable<Uint8Array>): Replaya
           },
         };
       },
+    },
+    cancel() {
+      attempt++;
+      kept = undefined;
+      iterator.return?.().catch(() => undefined);
     },
     replayable: () => kept !== undefined,
     forget() {

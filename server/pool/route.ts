@@ -17,3 +17,8 @@ export function createRoute(endpoint: string, version: Route["version"]): Route 
     version,
   };
 }
+
+/** For plain HTTP: what the TLS handshake settles on, and HTTP/1.1 in cleartext, where most servers speak nothing else. */
+export function createHttpRoute(endpoint: string): Route {
+  return createRoute(endpoint, new URL(endpoint).protocol === "https:" ? "auto" : "h1");
+}

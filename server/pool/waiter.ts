@@ -35,12 +35,17 @@ export interface WaitOptions {
   readonly clock: Clock;
   readonly timeoutMs: number;
   readonly signal: AbortSignal | undefined;
+  /** Called when the time is over, before `onLeft`. */
+  readonly onTimeout: () => void;
   /** Called when the waiter has left the lane, whatever the outcome. */
   readonly onLeft: () => void;
 }
 
 /** Joins the queue of a lane until a connection is granted, the time is over, or the signal is aborted. */
-export function wait(lane: Lane, { clock, timeoutMs, signal, onLeft }: WaitOptions): Promise<Connection> {
+export function wait(
+  lane: Lane,
+  { clock, timeoutMs, signal, onTimeout, onLeft }: WaitOptions,
+): Promise<Connection> {
   const { promise, resolve, reject } = Promise.withResolvers<Connection>();
   const leave = () => {
     cancelTimer();
@@ -58,9 +63,10 @@ export function wait(lane: Lane, { clock, timeoutMs, signal, onLeft }: WaitOptio
       reject(error);
     },
   };
-  const cancelTimer = clock.after(timeoutMs, () =>
-    waiter.fail(poolExhausted(lane.route.origin, `all were busy for ${timeoutMs} ms`)),
-  );
+  const cancelTimer = clock.after(timeoutMs, () => {
+    onTimeout();
+    waiter.fail(poolExhausted(lane.route.origin, `all were busy for ${timeoutMs} ms`));
+  });
   const onAbort = () => waiter.fail(signal?.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
   lane.waiters.add(waiter);

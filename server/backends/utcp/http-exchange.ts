@@ -1,7 +1,7 @@
 import type { Readable } from "node:stream";
-import { ConnectError } from "@connectrpc/connect";
-import { DomainError } from "@toolplane/framework";
+import { Code, ConnectError } from "@connectrpc/connect";
 import type { Dispatcher } from "undici";
+import { domainErrorOf } from "../../pool/index.ts";
 
 const MAX_REDIRECTS = 3;
 /** Of an answer that reports an error, only the beginning is of interest. */
@@ -46,7 +46,9 @@ export class ExchangeError extends Error {
 export async function exchange(request: HttpExchange): Promise<HttpAnswer> {
   let { url, method, headers, body } = request;
   for (let redirects = 0; ; redirects++) {
-    const response = await send(request, url, method, headers, body);
+    const response = await send(request, url, method, headers, body).catch((error: unknown) => {
+      throw redirects === 0 ? error : afterRedirect(request.signal, url, error);
+    });
     const location = response.headers.get("location");
     if (!isRedirect(response.status) || location === null) {
       const answer = { url, status: response.status, headers: response.headers };
@@ -161,12 +163,25 @@ function failure(signal: AbortSignal, url: URL, error: unknown): unknown {
   if (signal.aborted) {
     return signal.reason;
   }
-  if (error instanceof ConnectError || error instanceof DomainError) {
-    return error; // The pool of connections has said what is wrong.
+  const known = domainErrorOf(error);
+  if (known) {
+    // What failed to connect has the backend's name on it: the caller adds which instance it was.
+    return known.init.code === Code.Unavailable ? error : known;
+  }
+  if (error instanceof ConnectError) {
+    return error;
   }
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const text = code || (error instanceof Error ? error.message : String(error));
   return new ExchangeError("UNREACHABLE", `${url.origin} cannot be reached: ${text}`, error);
+}
+
+/** A server has acted on the call already: that the next one was not reached must not look as if none was. */
+function afterRedirect(signal: AbortSignal, url: URL, error: unknown): unknown {
+  const known = domainErrorOf(error);
+  return signal.aborted || !known
+    ? error
+    : new ExchangeError("UNREACHABLE", `after a redirect to ${url.origin}: ${known.message}`, error);
 }
 
 function isRedirect(status: number): boolean {
