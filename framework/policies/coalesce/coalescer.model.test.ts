@@ -5,6 +5,7 @@ import { createCoalescer } from "./coalescer.ts";
 
 const WINDOW_MS = 50;
 const MAX_IN_FLIGHT = 2;
+const OUTLIVE_MS = 10;
 
 type Step =
   | { readonly kind: "call"; readonly key: string; readonly timeoutMs: number | undefined }
@@ -94,7 +95,7 @@ function createModel() {
       const outlives = (caller: number) =>
         how === "time out" &&
         limit !== undefined &&
-        (deadlines.get(caller) ?? Number.POSITIVE_INFINITY) > limit;
+        (deadlines.get(caller) ?? Number.POSITIVE_INFINITY) >= limit + OUTLIVE_MS;
       for (const caller of execution.present.filter((one) => !outlives(one))) {
         outcomes.set(caller, `${how} ${execution.id}`);
       }
@@ -126,6 +127,7 @@ test("random calls, departures, ends and timeouts leave everyone with what the m
       const coalescer = createCoalescer<{ text: string }>({
         windowMs: WINDOW_MS,
         maxInFlight: MAX_IN_FLIGHT,
+        outliveMs: OUTLIVE_MS,
         clock,
         mayOutlive: (error) => String(error).startsWith("time out"),
       });

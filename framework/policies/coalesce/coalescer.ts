@@ -7,9 +7,11 @@ export interface CoalescerOptions {
   readonly maxInFlight?: number;
   /**
    * Whether a failure may stem from the end of the caller whose work it was, such as a deadline that was sent along.
-   * Those whose deadlines are later then get the work done once more, by the first of them. Default: never.
+   * Those whose deadlines are later by `outliveMs` then get the work done once more, by the first of them. Default: never.
    */
   readonly mayOutlive?: (error: unknown) => boolean;
+  /** Callers with the same timeout that come one after the other must not each get a try. Milliseconds, default 50. */
+  readonly outliveMs?: number;
   readonly clock?: Clock;
   readonly onEvent?: (event: CoalescerEvent) => void;
 }
@@ -49,7 +51,7 @@ export interface CoalescerStats {
 /** What work may know about those who wait for it. */
 export interface Flight {
   /**
-   * The latest deadline among those present, in the unit that the callers use; undefined when one of them has none. It
+   * The latest deadline among those present, on the callers' scale; undefined when one of them has none. It
    * moves out as callers join. Nothing has to enforce it: each caller leaves by its own signal, and the work is
    * cancelled when the last one does.
    */
@@ -61,7 +63,7 @@ export type Work<T> = (signal: AbortSignal, flight: Flight) => Promise<T>;
 export interface Caller<T> {
   /** The caller leaves when it is aborted, with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-  /** When the caller is going to leave, on a scale that all callers share. Not enforced: that is the signal's business. */
+  /** When the caller is going to leave, in milliseconds on a scale that all callers share. The signal enforces it. */
   readonly deadline?: number | undefined;
   /** Makes what a caller gets that shares another one's work. Default: all get the same object. */
   readonly copy?: ((result: T) => T) | undefined;
@@ -107,7 +109,8 @@ interface SharedFlight<T> extends Flight {
  * The idea is Go's https://pkg.go.dev/golang.org/x/sync/singleflight; it has neither departures nor deadlines.
  */
 export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T> {
-  const { windowMs = 60_000, maxInFlight = 1_000, clock = systemClock, mayOutlive = () => false } = options;
+  const { windowMs = 60_000, maxInFlight = 1_000, outliveMs = 50, mayOutlive = () => false } = options;
+  const clock = options.clock ?? systemClock;
   const flights = new Map<string, SharedFlight<T>>();
   let inFlight = 0;
   const counts = { led: 0, joined: 0, overflowed: 0, cancelled: 0, repeated: 0, maxPresent: 0 };
@@ -230,7 +233,8 @@ export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T>
     const ended = new Set<Participant<T>>();
     const repeatable = limit !== undefined && mayOutlive(error);
     for (const participant of flight.present) {
-      const later = repeatable && (participant.caller.deadline ?? Number.POSITIVE_INFINITY) > limit;
+      const later =
+        repeatable && (participant.caller.deadline ?? Number.POSITIVE_INFINITY) >= limit + outliveMs;
       (later ? outliving : ended).add(participant);
     }
     const [next] = outliving;
@@ -245,7 +249,7 @@ export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T>
     });
   }
 
-  /** Each time the leader has a later deadline than the one before, so this comes to an end. */
+  /** Each leader's deadline is later than the last one's, so this comes to an end. */
   function repeat(flight: SharedFlight<T>, ended: Iterable<Participant<T>>, next: Participant<T>): void {
     for (const participant of ended) {
       flight.present.delete(participant);
