@@ -296,6 +296,7 @@ test("the statistics tell sizes and waits", async () => {
     name: "test",
     pending: 0,
     pendingBytes: 0,
+    maxPending: 10_000,
     written: 2,
     rejected: 0,
     refused: 0,

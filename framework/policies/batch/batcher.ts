@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { reportEvent } from "../report-event.ts";
 import { createQueue, type Waiting } from "./queue.ts";
 
 export interface BatcherOptions<T> {
@@ -67,6 +68,8 @@ export interface BatcherStats {
   /** Items that wait or are being written. */
   readonly pending: number;
   readonly pendingBytes: number;
+  /** The most that may wait. */
+  readonly maxPending: number;
   readonly written: number;
   /** Items that were accepted and given up after failed writes, or by `close`. */
   readonly rejected: number;
@@ -180,11 +183,7 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
   let maxWaitMs = 0;
 
   function report(event: BatcherEvent): void {
-    try {
-      onEvent?.(event);
-    } catch {
-      // A listener's mistake is not the items' fault.
-    }
+    reportEvent(onEvent, event);
   }
 
   function pending(): number {
@@ -389,6 +388,7 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
         ...counts,
         pending: pending(),
         pendingBytes: inFlightBytes + queue.bytes,
+        maxPending,
         averageItems: counts.batches === 0 ? 0 : counts.written / counts.batches,
         lastWriteTime,
         averageWaitMs: counts.written === 0 ? 0 : totalWaitMs / counts.written,
