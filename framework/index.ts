@@ -1,3 +1,13 @@
+export {
+  type AuthenticateOptions,
+  type Authentication,
+  authenticate,
+} from "./access/authenticate.ts";
+export { type CachedVerifierOptions, cachedVerifier } from "./access/cached-verifier.ts";
+export { type JwtVerifierOptions, jwtVerifier } from "./access/jwt-verifier.ts";
+export { createKeySource, type KeySourceOptions } from "./access/key-source.ts";
+export { includesRole, type RequiredRole, roleOf } from "./access/role-of.ts";
+export type { Identity, RefusalReason, Verdict, Verifier } from "./access/verifier.ts";
 export { type Clock, MAX_TIMER_MS, systemClock } from "./clock.ts";
 export { errorDomain, toConnectError } from "./errors/connect-error.ts";
 export {

@@ -53,7 +53,8 @@ function read(secret: Secret, env: NodeJS.ProcessEnv): string {
   return value;
 }
 
-function readSource({ source }: Secret, env: NodeJS.ProcessEnv): string | undefined {
+/** What a source holds now; undefined where it cannot be read. */
+export function readSource({ source }: Pick<Secret, "source">, env: NodeJS.ProcessEnv): string | undefined {
   switch (source.case) {
     case "env":
       return env[source.value];
@@ -69,6 +70,6 @@ function readSource({ source }: Secret, env: NodeJS.ProcessEnv): string | undefi
   }
 }
 
-function describeSource({ source }: Secret): string {
+export function describeSource({ source }: Pick<Secret, "source">): string {
   return source.case === "env" ? `the environment variable ${source.value}` : `its file`;
 }

@@ -1,6 +1,7 @@
 import type { Kysely } from "kysely";
 import { registryMigration } from "./0001-registry.ts";
 import { failedHealthChecksMigration } from "./0002-failed-health-checks.ts";
+import { apiKeysMigration } from "./0005-api-keys.ts";
 
 /** One step of the schema. Once released it never changes: a mistake is corrected by a further step. */
 export interface Migration {
@@ -11,4 +12,8 @@ export interface Migration {
 }
 
 /** All steps, in order. */
-export const migrations: readonly Migration[] = [registryMigration, failedHealthChecksMigration];
+export const migrations: readonly Migration[] = [
+  registryMigration,
+  failedHealthChecksMigration,
+  apiKeysMigration,
+];
