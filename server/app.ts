@@ -5,13 +5,14 @@ import {
   checkListenAddress,
   DomainError,
   invalidArgument,
-  isLoopback,
   type Logger,
   type Server,
   serve,
   type TlsOptions,
 } from "@toolplane/framework";
 import { documentedDescriptors } from "@toolplane/gen/toolplane/documented_descriptors.js";
+import { createAccess } from "./access/access.ts";
+import { refuseOpenAddress } from "./access/open-address.ts";
 import { createRpcBackend } from "./backends/rpc/backend.ts";
 import { createUtcpBackend } from "./backends/utcp/backend.ts";
 import { createSecretResolver } from "./config/secrets.ts";
@@ -49,6 +50,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
     const database = parts.own(
       await openDatabase({ url: settings.databaseUrl, dataDir: settings.dataDir, logger, clock }),
     );
+    const access = parts.own(await createAccess({ database, clock, logger, settings, env }));
     const pool: ConnectionPool = parts.own(createConnectionPool({ logger, clock, limits: settings.pool }));
     const secrets = createSecretResolver(settings.secrets, env);
     const registry: Registry = parts.own(
@@ -85,6 +87,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         drainTimeoutMs: settings.drainTimeoutMs,
         documented,
         register: false,
+        gates: access.required ? [access.gate] : [],
         onDrain: () => registry.drain(),
         ready: () => database.ping(),
         routes(router) {
@@ -152,27 +155,6 @@ function readPem(field: string, file: string): Buffer {
     const why = error instanceof Error ? error.message : String(error);
     throw invalidArgument([{ field, description: `the file cannot be read: ${why}` }], error);
   }
-}
-
-/** Callers are not authenticated, so an address that others can reach has to be asked for. */
-function refuseOpenAddress({ listen, allowUnauthenticatedRemoteAccess, tls }: Settings): void {
-  const host = listen.slice(0, listen.lastIndexOf(":")).replace(/^\[|\]$/g, "");
-  if (isLoopback(host) || allowUnauthenticatedRemoteAccess || tls?.clientCaFile) {
-    return;
-  }
-  throw new DomainError({
-    code: Code.FailedPrecondition,
-    reason: "UNAUTHENTICATED_REMOTE_ACCESS",
-    message: `${listen} can be reached from other machines, and callers are not authenticated`,
-    preconditions: [
-      {
-        type: "CONFIGURATION",
-        subject: "allow_unauthenticated_remote_access",
-        description:
-          "Listen on 127.0.0.1, or ask for clients' certificates with tls.client_ca_file, or set allow_unauthenticated_remote_access to true where the network is trusted.",
-      },
-    ],
-  });
 }
 
 /** Says so before a database is started for nothing. */
