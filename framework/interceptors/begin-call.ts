@@ -7,6 +7,7 @@ import { explainReceiveFailure } from "../errors/receive-failure.ts";
 import type { Logger } from "../logging.ts";
 import { anonymous, type CallContext, callContextKey, type Principal } from "./call-context.ts";
 import { type CallRecord, callRecord } from "./call-record.ts";
+import { keepOwnHeaders } from "./own-headers.ts";
 
 /** A finished call, as it is logged and measured. */
 export interface FinishedCall {
@@ -54,6 +55,7 @@ export function beginCall(options: BeginCallOptions): (context: HandlerContext) 
     const method = `${context.service.typeName}/${context.method.name}`;
     const call = createCallContext(context, method, record, options);
     context.values.set(callContextKey, call);
+    keepOwnHeaders(context);
 
     const endable = context as EndableContext;
     const abort = endable.abort;

@@ -11,7 +11,7 @@ import { type Clock, systemClock } from "../clock.ts";
 import { type CoalescerEvent, type CoalescerStats, createCoalescer } from "../policies/coalesce/coalescer.ts";
 import { deadlineOf, detachRequest } from "./detach-request.ts";
 import { requestKey } from "./request-key.ts";
-import { copyError, copyResponse, createHeaderFilter } from "./share-response.ts";
+import { copyError, copyResponse, createHeaderFilter, protocolKey } from "./share-response.ts";
 
 /** Tells a caller that its answer is that of another one's call. */
 export const deduplicatedHeader = "x-toolplane-deduplicated";
@@ -97,7 +97,7 @@ export function createDeduplication(options: DeduplicationOptions = {}): Dedupli
     if (request.stream || !shares(request.method)) {
       return await next(request);
     }
-    const key = requestKey(request, keyHeaders);
+    const key = requestKey(request, keyHeaders) + protocolKey(request);
     const counts = count(request);
     return await coalescer.run(
       key,
@@ -113,7 +113,7 @@ export function createDeduplication(options: DeduplicationOptions = {}): Dedupli
         deadline: deadlineOf(request, clock),
         copy(response) {
           counts.deduplicated++;
-          const copy = copyResponse(response, mayShare);
+          const copy = copyResponse(response, request, mayShare);
           copy.header.set(deduplicatedHeader, "true");
           return copy;
         },

@@ -1,5 +1,6 @@
 import { clone } from "@bufbuild/protobuf";
-import { ConnectError, type UnaryResponse } from "@connectrpc/connect";
+import { ConnectError, type UnaryRequest, type UnaryResponse } from "@connectrpc/connect";
+import { ownHeadersOf } from "./own-headers.ts";
 
 /**
  * Headers that say something about the answer itself and not about the call that brought it. All others stay with
@@ -19,6 +20,11 @@ const shareable = new Set([
   "vary",
   "warning",
 ]);
+/**
+ * What Connect itself puts into an answer, and looks for there. It fits every call that speaks the same protocol in the
+ * same way.
+ */
+const protocolHeaders = ["content-type", "grpc-encoding", "grpc-accept-encoding", "grpc-status"];
 /** What this framework says of an answer, such as that it is stale. */
 const ownPrefix = "x-toolplane-";
 
@@ -41,14 +47,67 @@ export function filterHeaders(headers: Headers, mayShare: HeaderFilter): Headers
   return shared;
 }
 
-/** An answer for somebody else: nothing that one of the two changes reaches the other. */
-export function copyResponse(response: UnaryResponse, mayShare: HeaderFilter): UnaryResponse {
+/** Headers and trailers of an answer that may be shared, beside what the answer to `request` carries anyway. */
+export function withOwnHeaders(
+  request: Pick<UnaryRequest, "contextValues">,
+  shared: { readonly header: Headers; readonly trailer: Headers },
+): { readonly header: Headers; readonly trailer: Headers } {
+  const own = ownHeadersOf(request.contextValues);
+  for (const [name, value] of own?.header ?? []) {
+    shared.header.set(name, value);
+  }
+  for (const [name, value] of own?.trailer ?? []) {
+    shared.trailer.set(name, value);
+  }
+  return shared;
+}
+
+/**
+ * An answer for somebody else: nothing that one of the two changes reaches the other. On servers that do not remember
+ * what is each call's own, both have to be calls of the same protocol: see `protocolKey`.
+ */
+export function copyResponse(
+  response: UnaryResponse,
+  request: Pick<UnaryRequest, "contextValues">,
+  mayShare: HeaderFilter,
+): UnaryResponse {
+  const header = filterHeaders(response.header, mayShare);
+  const trailer = filterHeaders(response.trailer, mayShare);
+  if (ownHeadersOf(request.contextValues) === undefined) {
+    for (const name of protocolHeaders) {
+      copyHeader(name, response.header, header);
+      copyHeader(name, response.trailer, trailer);
+    }
+  }
   return {
     ...response,
-    header: filterHeaders(response.header, mayShare),
-    trailer: filterHeaders(response.trailer, mayShare),
+    ...withOwnHeaders(request, { header, trailer }),
     message: clone(response.method.output, response.message),
   };
+}
+
+function copyHeader(name: string, from: Headers, to: Headers): void {
+  const value = from.get(name);
+  if (value !== null) {
+    to.set(name, value);
+  }
+}
+
+/**
+ * Names all that decides how an answer is written, unless each call's own is remembered: then an answer can be copied
+ * from one protocol to another.
+ */
+export function protocolKey(
+  request: Pick<UnaryRequest, "contextValues" | "header" | "requestMethod" | "url">,
+): string {
+  if (ownHeadersOf(request.contextValues) !== undefined) {
+    return "";
+  }
+  const query = request.requestMethod === "GET" ? new URL(request.url).searchParams : undefined;
+  return JSON.stringify([
+    query?.get("encoding"),
+    ...["content-type", "grpc-encoding", "grpc-accept-encoding"].map((name) => request.header.get(name)),
+  ]);
 }
 
 /**
