@@ -1,0 +1,255 @@
+import type { MetricFamily } from "./exposition.ts";
+import { counter, gauge } from "./families.ts";
+import type {
+  AdminSources,
+  BatchWriterSnapshot,
+  BreakerSnapshot,
+  CacheSnapshot,
+  DeduplicationSnapshot,
+  LimitSource,
+  MethodStreamsSnapshot,
+  PoolSnapshot,
+} from "./sources.ts";
+
+const SCOPES = ["service", "instance", "method"] as const satisfies readonly BreakerSnapshot["scope"][];
+const STATES = [
+  "closed",
+  "open",
+  "half-open",
+  "isolated",
+] as const satisfies readonly BreakerSnapshot["state"]["kind"][];
+/** Of limits that move, how many are told apart. */
+const MAX_LIMITS = 200;
+
+/** What the sources tell; nothing about those that there are not. */
+export function policyFamilies(sources: AdminSources): MetricFamily[] {
+  const { breakers, ejections, limits, caches, deduplications, pool, batchWriters, streams } = sources;
+  return [
+    ...(breakers ? breakerFamilies(breakers.list()) : []),
+    ...(ejections
+      ? [
+          gauge(
+            "toolplane_ejected_instances",
+            "Instances that calls are kept away from.",
+            ejections.list().length,
+          ),
+          counter("toolplane_ejections_total", "How often an instance was ejected.", ejections.total()),
+        ]
+      : []),
+    ...(limits ? limitFamilies(limits) : []),
+    ...(caches ? cacheFamilies(caches.list()) : []),
+    ...(deduplications ? deduplicationFamilies(deduplications()) : []),
+    ...(pool ? poolFamilies(pool()) : []),
+    ...(batchWriters ? batchWriterFamilies(batchWriters()) : []),
+    ...(streams ? streamFamilies(streams()) : []),
+  ];
+}
+
+function breakerFamilies(breakers: readonly BreakerSnapshot[]): MetricFamily[] {
+  const counts = new Map<string, number>();
+  for (const { scope, state } of breakers) {
+    const key = `${scope} ${state.kind}`;
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return [
+    gauge(
+      "toolplane_breakers",
+      "Circuit breakers by what they watch over and what they do.",
+      SCOPES.flatMap((scope) =>
+        STATES.map((state) => [{ scope, state }, counts.get(`${scope} ${state}`) ?? 0] as const),
+      ),
+    ),
+  ];
+}
+
+function limitFamilies(limits: LimitSource): MetricFamily[] {
+  const moving = limits
+    .list(MAX_LIMITS)
+    .filter(({ kind }) => kind !== "rate")
+    .slice(0, MAX_LIMITS);
+  return [
+    counter(
+      "toolplane_limit_decisions_total",
+      "Calls that a level of limits has allowed or refused.",
+      limits
+        .totals()
+        .flatMap(({ level, allowed, refused }) => [
+          [{ level, decision: "allowed" }, allowed] as const,
+          [{ level, decision: "refused" }, refused] as const,
+        ]),
+    ),
+    gauge(
+      "toolplane_adaptive_limit",
+      "Limits that move: calls at once, or calls a second.",
+      moving.map(({ level, key, kind, limit }) => [{ level, key, kind }, limit] as const),
+    ),
+    gauge(
+      "toolplane_limit_waiting",
+      "Calls that wait for their turn.",
+      moving.map(({ level, key, kind, waiting = 0 }) => [{ level, key, kind }, waiting] as const),
+    ),
+  ];
+}
+
+function cacheFamilies(caches: readonly CacheSnapshot[]): MetricFamily[] {
+  const each = (value: (cache: CacheSnapshot) => number) =>
+    caches.map((cache) => [{ cache: cache.name }, value(cache)] as const);
+  return [
+    counter(
+      "toolplane_cache_requests_total",
+      "Answers that were asked for, by where they were found.",
+      caches.flatMap(({ name, memoryHits, durableHits, misses }) => [
+        [{ cache: name, result: "memory" }, memoryHits] as const,
+        [{ cache: name, result: "durable" }, durableHits] as const,
+        [{ cache: name, result: "miss" }, misses] as const,
+      ]),
+    ),
+    counter(
+      "toolplane_cache_stale_hits_total",
+      "Answers given past their time.",
+      each(({ staleHits }) => staleHits),
+    ),
+    counter(
+      "toolplane_cache_evictions_total",
+      "Answers dropped to make room.",
+      each(({ evictions }) => evictions),
+    ),
+    counter(
+      "toolplane_cache_tampered_total",
+      "Kept answers that were not as they had been signed.",
+      each(({ tampered }) => tampered),
+    ),
+    counter(
+      "toolplane_cache_saved_tokens_total",
+      "Tokens that did not have to be used.",
+      each(({ tokensSaved }) => tokensSaved),
+    ),
+    counter(
+      "toolplane_cache_saved_usd_total",
+      "What those tokens would have cost.",
+      each(({ costSavedUsd }) => costSavedUsd),
+    ),
+    gauge(
+      "toolplane_cache_entries",
+      "Answers in memory.",
+      each(({ entries }) => entries),
+    ),
+    gauge(
+      "toolplane_cache_bytes",
+      "Bytes of answers in memory.",
+      each(({ bytes }) => bytes),
+    ),
+    gauge(
+      "toolplane_cache_max_bytes",
+      "The most bytes of answers in memory.",
+      each(({ maxBytes }) => maxBytes),
+    ),
+  ];
+}
+
+function deduplicationFamilies(sharings: readonly DeduplicationSnapshot[]): MetricFamily[] {
+  return [
+    counter(
+      "toolplane_deduplication_calls_total",
+      "Calls by whether they were carried out, shared another's, could not be shared, or were left by everyone.",
+      sharings.flatMap(({ name, led, joined, overflowed, cancelled }) => [
+        [{ name, result: "led" }, led] as const,
+        [{ name, result: "joined" }, joined] as const,
+        [{ name, result: "overflowed" }, overflowed] as const,
+        [{ name, result: "cancelled" }, cancelled] as const,
+      ]),
+    ),
+    gauge(
+      "toolplane_deduplication_in_flight",
+      "Calls that can be joined now.",
+      sharings.map(({ name, inFlight }) => [{ name }, inFlight] as const),
+    ),
+  ];
+}
+
+function poolFamilies(pool: PoolSnapshot): MetricFamily[] {
+  const connections = Map.groupBy(pool.connections, ({ protocol, state }) => `${protocol} ${state}`);
+  return [
+    gauge(
+      "toolplane_pool_connections",
+      "Connections to backends.",
+      [...connections.values()].map(
+        (group) =>
+          [{ protocol: group[0]?.protocol ?? "", state: group[0]?.state ?? "" }, group.length] as const,
+      ),
+    ),
+    gauge("toolplane_pool_waiting", "Requests that wait for a connection.", pool.waiting),
+    gauge(
+      "toolplane_pool_longest_wait_seconds",
+      "The longest that a request has waited for a connection.",
+      pool.maxWaitMs / 1_000,
+    ),
+    counter("toolplane_pool_requests_total", "Requests sent.", pool.requests),
+    counter("toolplane_pool_reused_total", "Requests that found an open connection.", pool.reused),
+    counter("toolplane_pool_opened_total", "Connections opened.", pool.opened),
+    counter(
+      "toolplane_pool_connect_failures_total",
+      "Attempts to connect that failed.",
+      pool.connectFailures,
+    ),
+    counter(
+      "toolplane_pool_closures_total",
+      "Connections closed, by why.",
+      Object.entries(pool.closures).map(([reason, count]) => [{ reason }, count] as const),
+    ),
+  ];
+}
+
+function batchWriterFamilies(writers: readonly BatchWriterSnapshot[]): MetricFamily[] {
+  const each = (value: (writer: BatchWriterSnapshot) => number) =>
+    writers.map((writer) => [{ writer: writer.name }, value(writer)] as const);
+  return [
+    gauge(
+      "toolplane_batch_writer_pending",
+      "Rows that wait to be written.",
+      each(({ pending }) => pending),
+    ),
+    counter(
+      "toolplane_batch_writer_rows_total",
+      "Rows written.",
+      each(({ written }) => written),
+    ),
+    counter(
+      "toolplane_batch_writer_batches_total",
+      "Batches written.",
+      each(({ batches }) => batches),
+    ),
+    counter(
+      "toolplane_batch_writer_failures_total",
+      "Writes that failed.",
+      each(({ failures }) => failures),
+    ),
+  ];
+}
+
+function streamFamilies(streams: readonly MethodStreamsSnapshot[]): MetricFamily[] {
+  const each = (value: (stream: MethodStreamsSnapshot) => number) =>
+    streams.map((stream) => [{ method: stream.method }, value(stream)] as const);
+  return [
+    gauge(
+      "toolplane_streams_open",
+      "Streams that are open.",
+      each(({ open }) => open),
+    ),
+    gauge(
+      "toolplane_streams_stalled",
+      "Streams whose readers do not keep up.",
+      each(({ stalled }) => stalled),
+    ),
+    gauge(
+      "toolplane_streams_longest_stall_seconds",
+      "The longest that an open stream has waited for its reader.",
+      each(({ longestStallMs }) => longestStallMs / 1_000),
+    ),
+    counter(
+      "toolplane_stream_messages_total",
+      "Messages sent on streams.",
+      each(({ messages }) => messages),
+    ),
+  ];
+}

@@ -1,0 +1,202 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { Code } from "@connectrpc/connect";
+import { type Clock, DomainError } from "@toolplane/framework";
+import {
+  type CallStatsSchema,
+  type Stats,
+  StatsSchema,
+} from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
+import { toDuration } from "../config/durations.ts";
+import type { CallSeries, SeriesMark } from "./call-series.ts";
+import type { InboundMeter } from "./inbound.ts";
+import { share } from "./messages.ts";
+import type { OutboundMeter } from "./outbound.ts";
+import type { Runtime } from "./runtime.ts";
+import type { AdminSources } from "./sources.ts";
+
+/** What went on, interval by interval. */
+export interface StatsFeed {
+  /**
+   * Those who watch at the same interval see the same: it is made once for all of them, and only while someone watches.
+   * Who joins others gets the message of the interval that runs. Who reads too slowly misses messages.
+   */
+  watch(intervalMs: number, signal: AbortSignal): AsyncGenerator<Stats, void, undefined>;
+  /** Ends every watch, for clients to come back to another server. */
+  close(): void;
+}
+
+export interface StatsFeedOptions {
+  readonly clock: Clock;
+  readonly inbound: InboundMeter;
+  readonly outbound: OutboundMeter;
+  readonly runtime: Runtime;
+  readonly sources: AdminSources;
+}
+
+/** Everything that only grows, as it was at one moment. */
+interface Mark {
+  readonly at: number;
+  readonly inbound: SeriesMark;
+  readonly outbound: SeriesMark;
+  readonly services: ReadonlyMap<CallSeries, SeriesMark>;
+  readonly limited: number;
+  readonly shared: number;
+}
+
+/** Those who watch at one interval. */
+interface Ticker {
+  readonly watchers: Set<(stats: Stats) => void>;
+  readonly stop: () => void;
+}
+
+const MAX_SERVICES = 100;
+
+export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
+  const { clock, inbound, outbound, runtime, sources } = options;
+  const tickers = new Map<number, Ticker>();
+  const closing = new AbortController();
+
+  function mark(): Mark {
+    return {
+      at: clock.monotonic(),
+      inbound: inbound.total.mark(),
+      outbound: outbound.total.mark(),
+      services: new Map(Array.from(outbound.services(), ({ calls }) => [calls, calls.mark()])),
+      limited: sum(sources.limits?.totals(), ({ refused }) => refused),
+      shared: sum(sources.deduplications?.(), ({ joined }) => joined),
+    };
+  }
+
+  function statsSince(earlier: Mark, now: Mark): Stats {
+    const intervalMs = now.at - earlier.at;
+    const stats = (calls: CallSeries, from: SeriesMark | undefined, to: SeriesMark) =>
+      callStats(calls.inFlight, from, to, intervalMs);
+    const services = Array.from(outbound.services(), ({ service, environment, version, calls }) => ({
+      service,
+      environment,
+      version,
+      calls: stats(calls, earlier.services.get(calls), now.services.get(calls) ?? calls.mark()),
+    }));
+    const caches = sources.caches?.list();
+    const hits = sum(caches, ({ memoryHits, durableHits }) => memoryHits + durableHits);
+    const pool = sources.pool?.();
+    return create(StatsSchema, {
+      time: timestampFromMs(clock.now()),
+      interval: toDuration(intervalMs),
+      inbound: stats(inbound.total, earlier.inbound, now.inbound),
+      outbound: stats(outbound.total, earlier.outbound, now.outbound),
+      services: services
+        .filter(({ calls }) => calls.perSecond > 0 || calls.inFlight > 0n)
+        .sort((a, b) => b.calls.perSecond - a.calls.perSecond)
+        .slice(0, MAX_SERVICES),
+      openBreakers: BigInt(sum(sources.breakers?.list(), ({ state }) => (state.kind === "closed" ? 0 : 1))),
+      ejectedInstances: BigInt(sources.ejections?.list().length ?? 0),
+      limited: BigInt(Math.max(0, now.limited - earlier.limited)),
+      shared: BigInt(Math.max(0, now.shared - earlier.shared)),
+      cacheHitRate: share(hits, hits + sum(caches, ({ misses }) => misses)),
+      connections: BigInt(pool?.connections.length ?? 0),
+      connectionReuse: share(pool?.reused ?? 0, pool?.requests ?? 0),
+      eventLoopDelayP99: toDuration(runtime.eventLoop().delayP99Ms),
+      residentBytes: BigInt(process.memoryUsage.rss()),
+    });
+  }
+
+  function startTicker(intervalMs: number): Ticker {
+    const watchers = new Set<(stats: Stats) => void>();
+    let last = mark();
+    let cancel = clock.after(intervalMs, tick);
+    function tick(): void {
+      const now = mark();
+      const stats = statsSince(last, now);
+      last = now;
+      cancel = clock.after(intervalMs, tick);
+      for (const tell of watchers) {
+        tell(stats);
+      }
+    }
+    return { watchers, stop: () => cancel() };
+  }
+
+  function join(intervalMs: number, tell: (stats: Stats) => void): () => void {
+    const ticker = tickers.get(intervalMs) ?? startTicker(intervalMs);
+    tickers.set(intervalMs, ticker);
+    ticker.watchers.add(tell);
+    return () => {
+      ticker.watchers.delete(tell);
+      if (ticker.watchers.size === 0) {
+        ticker.stop();
+        tickers.delete(intervalMs);
+      }
+    };
+  }
+
+  return {
+    async *watch(intervalMs, signal) {
+      let newest: Stats | undefined;
+      let wake = () => {};
+      const leave = join(intervalMs, (stats) => {
+        newest = stats;
+        wake();
+      });
+      const end = () => wake();
+      signal.addEventListener("abort", end);
+      closing.signal.addEventListener("abort", end);
+      try {
+        while (!signal.aborted) {
+          if (closing.signal.aborted) {
+            throw shuttingDown();
+          }
+          if (newest === undefined) {
+            await new Promise<void>((resolve) => {
+              wake = resolve;
+            });
+            continue;
+          }
+          const stats = newest;
+          newest = undefined;
+          yield stats;
+        }
+      } finally {
+        leave();
+        signal.removeEventListener("abort", end);
+        closing.signal.removeEventListener("abort", end);
+      }
+    },
+    close: () => closing.abort(),
+  };
+}
+
+function callStats(
+  inFlight: number,
+  from: SeriesMark | undefined,
+  to: SeriesMark,
+  intervalMs: number,
+): MessageInitShape<typeof CallStatsSchema> & { perSecond: number; inFlight: bigint } {
+  const ended = to.ended - (from?.ended ?? 0);
+  const succeeded = to.succeeded - (from?.succeeded ?? 0);
+  const judged = ended - (to.left - (from?.left ?? 0));
+  const latency = to.latency.since(from?.latency);
+  return {
+    perSecond: intervalMs > 0 ? (ended * 1_000) / intervalMs : 0,
+    successRate: judged > 0 ? succeeded / judged : 1,
+    inFlight: BigInt(inFlight),
+    latencyP50: toDuration(latency.quantile(0.5)),
+    latencyP95: toDuration(latency.quantile(0.95)),
+    latencyP99: toDuration(latency.quantile(0.99)),
+    retries: BigInt(to.retries - (from?.retries ?? 0)),
+  };
+}
+
+function sum<T>(items: readonly T[] | undefined, value: (item: T) => number): number {
+  return items?.reduce((total, item) => total + value(item), 0) ?? 0;
+}
+
+function shuttingDown(): DomainError {
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "SHUTTING_DOWN",
+    message: "the server is shutting down: try again",
+    retryAfterMs: 0,
+  });
+}
