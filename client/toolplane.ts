@@ -1,5 +1,6 @@
 import type { JsonValue } from "@bufbuild/protobuf";
 import { type Client, createClient, type Transport } from "@connectrpc/connect";
+import { AdminService } from "@toolplane/gen/toolplane/admin/v1/admin_service_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { ResumeOptions } from "./streams/resuming-stream.ts";
@@ -12,6 +13,8 @@ export interface Toolplane {
   readonly registry: Client<typeof RegistryService>;
   /** Calls of tools, with everything that the contract offers. */
   readonly tools: Client<typeof ToolService>;
+  /** What goes on inside the server, and who may call it. */
+  readonly admin: Client<typeof AdminService>;
   /** The matching services and every change to them; goes on by itself after a lost connection. */
   watchServices(filter?: ServiceFilterInit, options?: ResumeOptions): AsyncIterable<ServiceEvent>;
   /** Calls a tool and returns its result as JSON; of a tool that streams, the list of its results. */
@@ -39,6 +42,7 @@ export function createToolplane(options: ToolplaneOptions): Toolplane {
   return {
     registry,
     tools,
+    admin: createClient(AdminService, transport),
     watchServices: (filter, resume) => watchServices(registry, filter, resume),
     callTool: (name, args, call) => callTool(tools, name, args, call),
     callToolStream: (name, args, call) => callToolStream(tools, name, args, call),
