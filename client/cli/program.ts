@@ -5,6 +5,7 @@ import { addCallCommand } from "./commands/call.ts";
 import { addCompletionCommands } from "./commands/completion.ts";
 import { addDiscoverCommand } from "./commands/discover.ts";
 import { addHealthCommand } from "./commands/health.ts";
+import { addKeysCommands } from "./commands/keys.ts";
 import { addMonitorCommand } from "./commands/monitor.ts";
 import { addRegistrationCommands } from "./commands/registration.ts";
 import type { Action, Run } from "./commands/run.ts";
@@ -41,6 +42,7 @@ export function createProgram(io: Io): Program {
   addCallCommand(command, run);
   addHealthCommand(command, run);
   addMonitorCommand(command, run);
+  addKeysCommands(command, run);
   addVersionCommand(command, run);
   addCompletionCommands(command, run);
   return {

@@ -257,7 +257,7 @@ function readPosition(parts: readonly string[] | undefined): KeyPosition | undef
 }
 
 function noKey(id: string): DomainError {
-  return notFound("API key", id, "list the keys there are with `toolplane keys list --all`");
+  return notFound("API key", id);
 }
 
 function notActive({ id, name, role }: KeyRecord, state: KeyState): DomainError {

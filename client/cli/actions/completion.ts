@@ -31,7 +31,7 @@ export async function printCandidates(context: Context, words: readonly string[]
 async function namesFromServer(context: Context, completion: Completion): Promise<Candidate[]> {
   if (completion.dynamic === undefined) return [];
   try {
-    const { registry } = await context.connect();
+    const { registry, admin } = await context.connect();
     const options = { timeoutMs: NAMES_TIMEOUT_MS, signal: context.io.signal };
     switch (completion.dynamic) {
       case "service": {
@@ -45,6 +45,13 @@ async function namesFromServer(context: Context, completion: Completion): Promis
         const { tools } = await registry.listTools({ pageSize: MAX_NAMES }, options);
         return starting(
           tools.map((tool) => ({ value: tool.alias || tool.name, description: tool.title })),
+          completion.prefix,
+        );
+      }
+      case "key": {
+        const { apiKeys } = await admin.listApiKeys({ pageSize: MAX_NAMES }, options);
+        return starting(
+          apiKeys.map(({ id, name }) => ({ value: id, description: name })),
           completion.prefix,
         );
       }

@@ -7,7 +7,7 @@ export interface Candidate {
 }
 
 /** What only the server knows and a word is completed from. */
-export type Dynamic = "service" | "tool" | "tool arguments";
+export type Dynamic = "service" | "tool" | "tool arguments" | "key";
 
 /** What may come next: what is known here, and what the server has to be asked for. */
 export interface Completion {
@@ -24,6 +24,7 @@ const DYNAMIC_ARGUMENTS: Readonly<Record<string, Dynamic>> = {
   service: "service",
   tool: "tool",
   arguments: "tool arguments",
+  key: "key",
 };
 
 /** Finds out what may come next after `words`, of which the last one is unfinished. */
@@ -32,16 +33,15 @@ export function complete(root: Command, words: readonly string[]): Completion {
   const { command, operands, pending } = walk(root, words.slice(0, -1));
   if (pending !== undefined) {
     const dynamic = pending.long === "--service" ? "service" : undefined;
-    return { candidates: [], dynamic, operands, prefix };
+    return { candidates: matching(choicesOf(pending), prefix), dynamic, operands, prefix };
   }
   if (prefix.startsWith("-")) {
     return { candidates: matching(optionsOf(command), prefix), dynamic: undefined, operands, prefix };
   }
   const argument = argumentAt(command, operands.length);
   const subcommands = operands.length === 0 ? commandsOf(command) : [];
-  const choices = (argument?.argChoices ?? []).map((value) => ({ value, description: "" }));
   return {
-    candidates: matching([...subcommands, ...choices], prefix),
+    candidates: matching([...subcommands, ...choicesOf(argument)], prefix),
     dynamic: argument === undefined ? undefined : DYNAMIC_ARGUMENTS[argument.name()],
     operands,
     prefix,
@@ -109,6 +109,10 @@ function argumentAt(command: Command, position: number): Argument | undefined {
 
 function matching(candidates: readonly Candidate[], prefix: string): Candidate[] {
   return candidates.filter(({ value }) => value.startsWith(prefix));
+}
+
+function choicesOf(taker: Pick<Argument | Option, "argChoices"> | undefined): Candidate[] {
+  return (taker?.argChoices ?? []).map((value) => ({ value, description: "" }));
 }
 
 function firstLine(text: string): string {

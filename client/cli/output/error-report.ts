@@ -196,6 +196,7 @@ function advice(error: ConnectError): string[] {
 const LOOK_AROUND: Readonly<Record<string, string>> = {
   service: "See what is registered: toolplane services",
   tool: "Find tools by words: toolplane tools search <words>",
+  "api key": "See which keys there are: toolplane keys list --all",
 };
 
 function isOurFault(code: Code): boolean {
