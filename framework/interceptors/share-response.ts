@@ -71,6 +71,19 @@ export function copyResponse(
   request: Pick<UnaryRequest, "contextValues">,
   mayShare: HeaderFilter,
 ): UnaryResponse {
+  return {
+    ...response,
+    ...withOwnHeaders(request, sharedHeaders(response, request, mayShare)),
+    message: clone(response.method.output, response.message),
+  };
+}
+
+/** What an answer to somebody else has of the headers and trailers of the answer to `request`. */
+export function sharedHeaders(
+  response: UnaryResponse,
+  request: Pick<UnaryRequest, "contextValues">,
+  mayShare: HeaderFilter,
+): { readonly header: Headers; readonly trailer: Headers } {
   const header = filterHeaders(response.header, mayShare);
   const trailer = filterHeaders(response.trailer, mayShare);
   if (ownHeadersOf(request.contextValues) === undefined) {
@@ -79,11 +92,7 @@ export function copyResponse(
       copyHeader(name, response.trailer, trailer);
     }
   }
-  return {
-    ...response,
-    ...withOwnHeaders(request, { header, trailer }),
-    message: clone(response.method.output, response.message),
-  };
+  return { header, trailer };
 }
 
 function copyHeader(name: string, from: Headers, to: Headers): void {

@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
-import { createCoalescer } from "../coalesce/coalescer.ts";
+import { createCoalescer, type Flight } from "../coalesce/coalescer.ts";
 import { reportEvent } from "../report-event.ts";
 import { createByteLru } from "./byte-lru.ts";
 import { withDeadline } from "./deadline.ts";
@@ -89,6 +89,9 @@ export interface Answer {
   readonly costUsd: number;
 }
 
+/** Gets a new answer. Its signal is aborted when nobody waits any more, or it takes too long. */
+export type Load = (signal: AbortSignal, flight: Flight) => Promise<Loaded>;
+
 export interface CallOptions {
   /** How long a new answer is fresh, in milliseconds. Default: that of the cache. */
   readonly ttlMs?: number | undefined;
@@ -147,14 +150,8 @@ export interface ResponseCache {
    * loads. A failure goes to all that wait, and is not kept.
    *
    * The key must name everything that the answer depends on, also who may see it.
-   *
-   * @param load its signal is aborted when nobody waits any more, or it takes too long
    */
-  getOrLoad(
-    key: string,
-    load: (signal: AbortSignal) => Promise<Loaded>,
-    options?: CallOptions,
-  ): Promise<Answer>;
+  getOrLoad(key: string, load: Load, options?: CallOptions): Promise<Answer>;
   /** An answer that may be past its time, for want of a better one; not older than `maxAgeMs`. Never rejects. */
   lastGood(key: string, options?: { readonly maxAgeMs?: number | undefined }): Promise<Answer | undefined>;
   /**
@@ -177,8 +174,8 @@ interface Kept {
   nextRefresh: number;
 }
 
-/** A load that callers wait for. */
-interface Flight {
+/** A load that callers wait for, or that goes on in the background. */
+interface PendingLoad {
   readonly id: string;
   readonly tags: readonly string[];
   /** Its answer was purged before it came. */
@@ -187,10 +184,17 @@ interface Flight {
   waiting: number;
 }
 
-/** What a flight brings. */
+/** What a load brings. */
 interface Landed {
   readonly kept: Kept;
   readonly source: "durable" | "load";
+}
+
+interface FetchOptions {
+  readonly ttlMs: number | undefined;
+  readonly pendingLoad: PendingLoad;
+  /** The answer in memory that is to be replaced. */
+  readonly replaced: Kept | undefined;
 }
 
 const DAY = 24 * 60 * 60_000;
@@ -222,7 +226,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
   } = options;
   const keepMs = Math.max(staleWhileRevalidateMs, maxStaleMs);
   const memory = createByteLru<Kept>({ maxBytes });
-  const flights = new Map<string, Flight>();
+  const pending = new Map<string, PendingLoad>();
   const coalescer = createCoalescer<Landed>({
     windowMs: loadTimeoutMs,
     maxInFlight: 10_000,
@@ -259,7 +263,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
     tokensSaved: 0,
     costSavedUsd: 0,
   };
-  let flightNumber = 0;
+  let loadNumber = 0;
   let isClosed = false;
 
   function toAnswer({ entry, loadedAt }: Kept, source: Answer["source"]): Answer {
@@ -324,10 +328,8 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
   /** Gets what is not in memory, or is to be replaced there. */
   async function fetch(
     key: string,
-    flight: Flight,
+    { ttlMs = defaultTtlMs, pendingLoad, replaced }: FetchOptions,
     load: (signal: AbortSignal) => Promise<Loaded>,
-    ttlMs: number,
-    replaced: Kept | undefined,
     signal: AbortSignal,
   ): Promise<Landed> {
     const position = durable?.position() ?? 0;
@@ -336,7 +338,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
     const isNews = stored && !(replaced && stored.entry.loadedAt <= replaced.entry.loadedAt);
     if (stored && isNews) {
       const isBetter = stored.loadedAt > (memory.peek(key)?.loadedAt ?? Number.NEGATIVE_INFINITY);
-      if (isBetter && !flight.purged) {
+      if (isBetter && !pendingLoad.purged) {
         keep(key, stored);
       }
       if (isUsable(stored)) {
@@ -357,7 +359,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
     const { value, tokens = 0, costUsd = 0 } = loaded;
     const entry: CacheEntry = {
       value: owned(value),
-      tags: flight.tags,
+      tags: pendingLoad.tags,
       loadedAt: clock.now(),
       ttlMs: loaded.ttlMs ?? ttlMs,
       loadMs: now - begin,
@@ -367,7 +369,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
     const kept: Kept = { entry, loadedAt: now, nextRefresh: Number.NEGATIVE_INFINITY };
     if (value.byteLength > maxEntryBytes) {
       counts.tooLarge++;
-    } else if (entry.ttlMs > 0 && !flight.purged) {
+    } else if (entry.ttlMs > 0 && !pendingLoad.purged) {
       keep(key, kept);
       if (!isClosed) {
         durable?.write(key, entry, position);
@@ -377,39 +379,35 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
   }
 
   /** Loads, or waits for the load that goes on. */
-  function fly(
+  function join(
     key: string,
-    load: (signal: AbortSignal) => Promise<Loaded>,
-    { ttlMs = defaultTtlMs, tags = [], signal, deadline }: CallOptions,
+    load: Load,
+    { ttlMs, tags = [], signal, deadline }: CallOptions,
     replaced?: Kept,
   ): { readonly landed: Promise<Landed>; readonly joined: boolean } {
-    const known = flights.get(key);
-    const flight = known ?? { id: `${++flightNumber} ${key}`, tags, purged: false, waiting: 0 };
-    flights.set(key, flight);
-    flight.waiting++;
-    const work = (shared: AbortSignal) => fetch(key, flight, load, ttlMs, replaced, shared);
-    const landed = coalescer.run(flight.id, work, { signal, deadline }).finally(() => {
-      flight.waiting--;
-      if (flight.waiting === 0 && flights.get(key) === flight) {
-        flights.delete(key);
+    const known = pending.get(key);
+    const pendingLoad = known ?? { id: `${++loadNumber} ${key}`, tags, purged: false, waiting: 0 };
+    pending.set(key, pendingLoad);
+    pendingLoad.waiting++;
+    const work = (shared: AbortSignal, flight: Flight) =>
+      fetch(key, { ttlMs, pendingLoad, replaced }, (own) => load(own, flight), shared);
+    const landed = coalescer.run(pendingLoad.id, work, { signal, deadline }).finally(() => {
+      pendingLoad.waiting--;
+      if (pendingLoad.waiting === 0 && pending.get(key) === pendingLoad) {
+        pending.delete(key);
       }
     });
     return { landed, joined: known !== undefined };
   }
 
-  function refresh(
-    key: string,
-    load: (signal: AbortSignal) => Promise<Loaded>,
-    call: CallOptions,
-    kept: Kept,
-  ) {
-    if (flights.has(key)) {
+  function refresh(key: string, load: Load, call: CallOptions, kept: Kept) {
+    if (pending.has(key)) {
       return;
     }
     counts.refreshes++;
     kept.nextRefresh = clock.monotonic() + REFRESH_RETRY_MS;
     // Nobody's leaving ends it.
-    fly(key, load, { ttlMs: call.ttlMs, tags: call.tags }, kept).landed.catch((error: unknown) => {
+    join(key, load, { ttlMs: call.ttlMs, tags: call.tags }, kept).landed.catch((error: unknown) => {
       counts.refreshFailures++;
       reportEvent(onEvent, { kind: "refresh-failed", key, error });
     });
@@ -423,10 +421,10 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
         entries++;
       }
     }
-    for (const [key, flight] of flights) {
-      if (isMeant(scope, key, flight.tags)) {
-        flight.purged = true;
-        flights.delete(key); // who comes now does not want what was asked for before
+    for (const [key, load] of pending) {
+      if (isMeant(scope, key, load.tags)) {
+        load.purged = true;
+        pending.delete(key); // who comes now does not want what was asked for before
       }
     }
     counts.purged += entries;
@@ -439,7 +437,8 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
       call.signal?.throwIfAborted();
       if (call.tags?.some(excluded)) {
         counts.excluded++;
-        const { value, tokens = 0, costUsd = 0 } = await load(call.signal ?? new AbortController().signal);
+        const signal = call.signal ?? new AbortController().signal;
+        const { value, tokens = 0, costUsd = 0 } = await load(signal, { deadline: call.deadline });
         return { value, state: "excluded", source: "load", ageMs: 0, tokens, costUsd };
       }
       const kept = find(key);
@@ -449,7 +448,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
         }
         return countHit(toAnswer(kept, "memory"));
       }
-      const { landed, joined } = fly(key, load, call);
+      const { landed, joined } = join(key, load, call);
       const { kept: found, source } = await landed;
       const answer = toAnswer(found, source);
       if (source === "durable") {
