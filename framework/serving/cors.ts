@@ -1,5 +1,6 @@
 import { Code, ConnectError, cors as connectCors } from "@connectrpc/connect";
 import { withErrorInfo } from "../errors/connect-error.ts";
+import { rateLimitHeaders } from "../interceptors/rate-limit.ts";
 import { correlationIdHeader } from "./correlation-id.ts";
 import { isLocalName } from "./host-check.ts";
 import { hostOf, type NodeRequest, type NodeResponse } from "./node-http.ts";
@@ -32,7 +33,12 @@ const requestHeaders = [
   "X-Correlation-Id",
   "X-Request-Id",
 ];
-const responseHeaders = [...connectCors.exposedHeaders, "Retry-After", correlationIdHeader];
+const responseHeaders = [
+  ...connectCors.exposedHeaders,
+  "Retry-After",
+  ...Object.values(rateLimitHeaders),
+  correlationIdHeader,
+];
 
 /**
  * Lets scripts of the allowed origins call, and refuses those of others outright: without that, a page could make
