@@ -13,6 +13,7 @@ import type { Probe } from "./probes.ts";
 import { refuse } from "./refusal.ts";
 import { endUnreadBody, limitBody } from "./request-body.ts";
 import { handleRpc } from "./rpc-handler.ts";
+import type { StreamMeter } from "./stream-meter.ts";
 
 /** Answers a plain HTTP request; false means that it is not meant for this handler. */
 export type HttpHandler = (request: NodeRequest, response: NodeResponse) => boolean | Promise<boolean>;
@@ -27,6 +28,7 @@ export interface RequestHandlerOptions {
   readonly hosts: HostCheck;
   readonly cors: Cors;
   readonly limits: ServeLimits;
+  readonly streams: StreamMeter;
   readonly logger: Logger;
   readonly clock: Clock;
   /** RPCs, by their path, that are answered whatever the load. */

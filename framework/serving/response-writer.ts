@@ -1,11 +1,14 @@
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import type { Clock } from "../clock.ts";
 import { isGone, type NodeResponse, writeChunk, writeHead } from "./node-http.ts";
+import type { StreamObserver } from "./stream-meter.ts";
 
 export interface WriteOptions {
   readonly clock: Clock;
   /** How long the client may leave what was written unread before it counts as gone, in milliseconds. */
   readonly stallTimeoutMs: number;
+  /** Told about what is written, where there may be several messages. */
+  readonly stream?: StreamObserver | undefined;
 }
 
 /**
@@ -33,7 +36,9 @@ export async function writeResponse(
       return;
     }
     while (chunk?.done === false) {
-      if (!writeChunk(response, chunk.value) && !(await drained(response, options))) {
+      const taken = writeChunk(response, chunk.value);
+      options.stream?.written(chunk.value);
+      if (!taken && !(await drained(response, options))) {
         return;
       }
       chunk = await chunks?.next();
@@ -57,12 +62,14 @@ function isWhole(answer: UniversalServerResponse, chunk: Uint8Array): boolean {
 }
 
 /** Waits until the client has taken what was written; false when it is gone, or has stalled and was cut off. */
-function drained(response: NodeResponse, { clock, stallTimeoutMs }: WriteOptions): Promise<boolean> {
+function drained(response: NodeResponse, { clock, stallTimeoutMs, stream }: WriteOptions): Promise<boolean> {
+  stream?.stalled();
   return new Promise((resolve) => {
     function settle(taken: boolean) {
       cancel();
       response.off("drain", onDrain);
       response.off("close", onClose);
+      stream?.resumed();
       resolve(taken);
     }
     const onDrain = () => settle(true);

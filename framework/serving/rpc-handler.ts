@@ -15,6 +15,7 @@ import { refuse } from "./refusal.ts";
 import { limitBody } from "./request-body.ts";
 import { writeResponse } from "./response-writer.ts";
 import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
+import type { StreamMeter } from "./stream-meter.ts";
 
 /**
  * Hands a request to Connect and writes the answer. Connect's own adapter writes failures to the console, throws on
@@ -25,7 +26,11 @@ export async function handleRpc(
   request: NodeRequest,
   response: NodeResponse,
   correlationId: string,
-  { limits, clock }: { readonly limits: ServeLimits; readonly clock: Clock },
+  {
+    limits,
+    clock,
+    streams,
+  }: { readonly limits: ServeLimits; readonly clock: Clock; readonly streams: StreamMeter },
 ): Promise<void> {
   const call = new AbortController();
   const reading = new AbortController();
@@ -56,6 +61,7 @@ export async function handleRpc(
     refuse(request, response, withErrorInfo(malformed, "MALFORMED_REQUEST"));
     return;
   }
+  const stream = streams.open(rpc);
   try {
     const answer = await rpc({
       ...head,
@@ -68,8 +74,9 @@ export async function handleRpc(
       refuseUnspoken(request, response, answer, rpc);
       return;
     }
-    await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs });
+    await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs, stream });
   } finally {
+    stream?.closed();
     record.finish();
   }
 }

@@ -19,6 +19,7 @@ import { createProbes, createReadiness } from "./probes.ts";
 import { createRequestHandler, type HttpHandler } from "./request-handler.ts";
 import { routeServices } from "./router.ts";
 import { type RegisterOptions, registerServer } from "./self-registration.ts";
+import { createStreamMeter, type MethodStreams } from "./stream-meter.ts";
 
 export interface ServeOptions {
   /** The service's name, as it is logged and registered: 1 to 63 letters, digits, `_` or `-`. */
@@ -86,6 +87,8 @@ export interface Server {
    *   is open to everyone is reached.
    */
   localClient(principal?: Principal): UniversalClientFn;
+  /** Whether clients keep up with what they are sent, by method. Streams within the process are not among them. */
+  streams(): MethodStreams[];
   /** Aborted when calls have had their time to finish during `close`. Handlers see it in their own signals. */
   readonly shutdownSignal: AbortSignal;
   /**
@@ -134,6 +137,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     clock,
     logger,
   });
+  const streams = createStreamMeter(clock);
   const requests = createRequestHandler({
     rpcs,
     probes: createProbes(readiness, { name: options.name, version }),
@@ -141,6 +145,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     hosts: createHostCheck(options.cors?.allowedOrigins, loopback),
     cors: createCors(options.cors ?? {}, loopback),
     limits,
+    streams,
     logger,
     clock,
     exempt: (path) => path === `/${HealthService.typeName}/Check`,
@@ -197,6 +202,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     services,
     logger,
     localClient: (principal) => createLocalClient(rpcs, limits, principal),
+    streams: () => streams.read(),
     shutdownSignal: shutdown.signal,
     close() {
       closing ??= close();
