@@ -11,7 +11,14 @@ import pino from "pino";
 import { request } from "undici";
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { createFakeClock, type FakeClock } from "../../framework/test-support/fake-clock.ts";
-import { type ConnectionPool, createConnectionPool, domainErrorOf, type PoolLimits } from "./index.ts";
+import { closeReasons } from "./connection.ts";
+import {
+  type ConnectionPool,
+  createConnectionPool,
+  defaultPoolLimits,
+  domainErrorOf,
+  type PoolLimits,
+} from "./index.ts";
 import type { Target } from "./target.ts";
 import {
   readStockDescriptors,
@@ -210,6 +217,55 @@ describe("HTTP/2 connections", () => {
       .toEqual(servers.slice(1).map(({ url }) => url));
   });
 
+  it("on which no more than half of the calls failed are kept", async () => {
+    const server = await grpcServer();
+    const [pool] = createPool();
+    for (const symbol of times(20, (index) => (index % 2 === 0 ? "ACME" : "DOWN"))) {
+      await quote(pool, server.url, symbol).catch(() => undefined);
+    }
+    expect(pool.stats().connections).toEqual([expect.objectContaining({ requests: 20, failures: 10 })]);
+  });
+
+  it("that are idle but too old are closed by the sweep", async () => {
+    const server = await grpcServer();
+    const [pool, clock] = createPool({ maxAgeMs: 40_000 });
+    await quote(pool, server.url, "ACME");
+    clock.advance(59_999);
+    expect(pool.stats().connections).toHaveLength(1);
+    clock.advance(1);
+    expect(pool.stats()).toMatchObject({ connections: [], closed: { age: 1 } });
+  });
+
+  it("do not linger when the server never closes its end", async () => {
+    const sockets: net.Socket[] = [];
+    const ends = net.createServer({ allowHalfOpen: true }, (socket) => {
+      sockets.push(socket);
+      socket.on("error", () => undefined).resume();
+      // The settings of HTTP/2, and nothing else.
+      socket.write(Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]));
+    });
+    const url = await listen(ends);
+    const [pool, clock] = createPool();
+    await pool.warm([target(url)]);
+    let closed = false;
+    const [socket] = sockets;
+    socket?.on("close", () => {
+      closed = true;
+    });
+    await expect.poll(() => pool.stats().connections).toHaveLength(1);
+    clock.advance(60_000);
+    expect(pool.stats().connections).toHaveLength(0);
+    await expect.poll(() => socket?.readableEnded).toBe(true);
+    expect(closed).toBe(false);
+    clock.advance(5_000);
+    await expect
+      .poll(() => {
+        socket?.write("a peer that is gone answers with a reset");
+        return closed;
+      })
+      .toBe(true);
+  });
+
   it("on which too many calls failed are replaced", async () => {
     const server = await grpcServer();
     const [pool] = createPool();
@@ -301,6 +357,130 @@ describe("HTTP/2 connections", () => {
     const { requests, reused } = pool.stats();
     expect(requests).toBe(400);
     expect(reused / requests).toBeGreaterThanOrEqual(0.95);
+  });
+});
+
+describe("the figures of a pool", () => {
+  it("are by default those that are promised", () => {
+    expect(defaultPoolLimits).toMatchObject({
+      maxConnections: 100,
+      maxConnectionsPerHost: 10,
+      maxIdleConnections: 20,
+      connectTimeoutMs: 5_000,
+      idleTimeoutMs: 60_000,
+      maxAgeMs: 300_000,
+      failureThreshold: 0.5,
+      failureMinRequests: 10,
+      sweepIntervalMs: 30_000,
+    });
+  });
+
+  it("tell the state, age and use of each connection", async () => {
+    const server = await grpcServer({ maxConcurrentStreams: 7 });
+    const silent = await listen(net.createServer());
+    const [pool, clock] = createPool();
+    await quote(pool, server.url, "ACME");
+    clock.advance(500);
+    const connecting = failure(quote(pool, silent, "ACME"));
+    clock.advance(250);
+    expect(pool.stats().connections).toEqual([
+      {
+        ...{ origin: server.url, protocol: "h2", state: "open", ageMs: 750, idleMs: 750 },
+        ...{ activeRequests: 0, maxConcurrentRequests: 7, requests: 1, failures: 0 },
+        bytesRead: expect.any(Number),
+        bytesWritten: expect.any(Number),
+      },
+      {
+        ...{ origin: silent, protocol: undefined, state: "connecting", ageMs: 250, idleMs: 0 },
+        ...{ activeRequests: 0, maxConcurrentRequests: 0, requests: 0, failures: 0 },
+        ...{ bytesRead: 0, bytesWritten: 0 },
+      },
+    ]);
+    const before = pool.stats().connections[0];
+    await quote(pool, server.url, "ACME");
+    const after = pool.stats().connections[0];
+    expect(after).toMatchObject({ idleMs: 0, requests: 2 });
+    expect(after?.bytesRead).toBeGreaterThan(before?.bytesRead ?? Number.NaN);
+    expect(after?.bytesWritten).toBeGreaterThan(before?.bytesWritten ?? Number.NaN);
+    clock.advance(5_000);
+    await connecting;
+    expect(pool.stats()).toMatchObject({ connections: [{ state: "open" }], opened: 1, connectFailures: 1 });
+  });
+
+  it("tell how long requests waited, and how many were refused", async () => {
+    const server = await grpcServer({ maxConcurrentStreams: 1 });
+    const [pool, clock] = createPool({ maxConnectionsPerHost: 1, maxQueue: 2, queueTimeoutMs: 1_000 });
+    const running = quote(pool, server.url, "WAIT");
+    await expect.poll(() => server.running.now).toBe(1);
+    const first = failure(quote(pool, server.url, "ACME"));
+    clock.advance(400);
+    const second = quote(pool, server.url, "ACME");
+    await failure(quote(pool, server.url, "ACME"));
+    expect(pool.stats()).toMatchObject({ waiting: 2, waits: { count: 1, totalMs: 0 }, refused: 1 });
+    clock.advance(600);
+    await first;
+    server.letGo();
+    await Promise.all([running, second]);
+    expect(pool.stats()).toMatchObject({
+      waiting: 0,
+      waits: { count: 3, totalMs: 1_600, maxMs: 1_000 },
+      refused: 2,
+      requests: 2,
+      reused: 1,
+    });
+  });
+
+  it("tell why connections were closed", async () => {
+    const [first, second] = await Promise.all([grpcServer(), grpcServer()]);
+    const [pool, clock] = createPool({ maxAgeMs: 200_000, idleTimeoutMs: 60_000, maxIdleConnections: 1 });
+    const none = Object.fromEntries(closeReasons.map((reason) => [reason, 0]));
+    expect(pool.stats().closed).toEqual(none);
+
+    await quote(pool, first.url, "ACME");
+    clock.advance(60_000);
+    expect(pool.stats().closed).toEqual({ ...none, idle: 1 });
+
+    const old = quote(pool, first.url, "WAIT");
+    await expect.poll(() => first.running.now).toBe(1);
+    clock.advance(220_000);
+    expect(pool.stats().connections).toMatchObject([{ state: "draining" }]);
+    first.letGo();
+    await old;
+    await expect.poll(() => pool.stats().closed).toEqual({ ...none, idle: 1, age: 1 });
+
+    await quote(pool, first.url, "ACME");
+    await quote(pool, second.url, "ACME");
+    expect(pool.stats().closed).toEqual({ ...none, idle: 1, age: 1, capacity: 1 });
+
+    for (const _ of times(11, () => 0)) {
+      await failure(quote(pool, second.url, "DOWN"));
+    }
+    await expect
+      .poll(() => pool.stats().closed)
+      .toEqual({ ...none, idle: 1, age: 1, capacity: 1, failures: 1 });
+
+    const running = failure(quote(pool, second.url, "SLOW"));
+    await expect.poll(() => second.started).toContain("SLOW");
+    second.close();
+    await running;
+    await expect.poll(() => pool.stats().closed["goaway"]).toBe(1);
+
+    await quote(pool, first.url, "ACME");
+    await pool.close();
+    expect(pool.stats()).toMatchObject({
+      opened: 6,
+      closed: { ...none, idle: 1, age: 1, capacity: 1, failures: 1, goaway: 1, shutdown: 1 },
+    });
+  });
+
+  it("tell of connections that the server closes between requests", async () => {
+    const server = http.createServer((_request, response) => response.end("hello"));
+    const url = await listen(server);
+    const [pool] = createPool();
+    const { body } = await request(url, { dispatcher: pool.dispatcher });
+    await body.text();
+    server.closeIdleConnections();
+    await expect.poll(() => pool.stats()).toMatchObject({ connections: [], closed: { peer: 1 } });
   });
 });
 
@@ -540,7 +720,7 @@ describe("HTTP/1.1 connections", () => {
     const [pool] = createPool();
     const error = await failure(request(server.url, { dispatcher: pool.dispatcher }));
     expect(error).toMatchObject({ code: Code.Unavailable });
-    await expect.poll(() => pool.stats().connections).toHaveLength(0);
+    await expect.poll(() => pool.stats()).toMatchObject({ connections: [], closed: { error: 1 } });
   });
 
   it("are given up by requests that are aborted, running or waiting", async () => {

@@ -76,12 +76,15 @@ export function exchangeOverH2(options: H2ExchangeOptions): Promise<"answered" |
       link.verify("timeout");
     }
   };
+  /** It is us who cannot go on. */
+  const giveUp = (error: unknown) =>
+    controller.abort(error instanceof Error ? error : new Error(String(error)));
   /** A handler that throws has no use for the rest. */
   const tell = (callback: () => void) => {
     try {
       callback();
     } catch (error) {
-      controller.abort(error instanceof Error ? error : new Error(String(error)));
+      giveUp(error);
     }
   };
   const awaitBody = () =>
@@ -128,8 +131,13 @@ export function exchangeOverH2(options: H2ExchangeOptions): Promise<"answered" |
       // The server has answered and wants no more of the request.
       stream.close(http2.constants.NGHTTP2_CANCEL);
     }
-    tell(() => handler.onResponseEnd?.(controller, toRecord(trailers)));
-    resolve("answered");
+    try {
+      handler.onResponseEnd?.(controller, toRecord(trailers));
+      resolve("answered");
+    } catch (error) {
+      giveUp(error);
+      reject(error);
+    }
   });
   stream.on("error", (error: Error) => {
     failed = error;
@@ -168,7 +176,7 @@ export function exchangeOverH2(options: H2ExchangeOptions): Promise<"answered" |
   void sendBody(stream, request, {
     onBodySent: (chunk) => !over && tell(() => handler.onBodySent?.(chunk)),
     onRequestSent: () => !over && tell(() => handler.onRequestSent?.()),
-    onFailed: abort,
+    onFailed: giveUp,
   });
   return promise;
 }
