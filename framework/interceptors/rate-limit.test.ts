@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { createServer as createHttp1 } from "node:http";
 import { createServer as createHttp2 } from "node:http2";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { createTransport } from "@connectrpc/connect/protocol-connect";
 import { connectNodeAdapter, createConnectTransport } from "@connectrpc/connect-node";
 import {
   ErrorInfoSchema,
@@ -154,10 +155,14 @@ test("over HTTP a refusal is a 429 with its headers, before the body has come", 
   const call = () =>
     fetch(`${server.url}/sample.v1.SampleService/Echo`, {
       method: "POST",
-      headers: { "content-type": "application/json" },
+      headers: { "content-type": "application/json", origin: server.url },
       body: '"hello"',
     });
-  expect((await call()).status).toBe(200);
+  const allowed = await call();
+  expect(allowed.status).toBe(200);
+  expect(allowed.headers.get("access-control-expose-headers")).toMatch(
+    /retry-after.*x-ratelimit-limit.*x-ratelimit-remaining.*x-ratelimit-reset/i,
+  );
   const refused = await call();
   expect(refused.status).toBe(429);
   expect(limitHeaders(refused.headers)).toEqual({
@@ -222,16 +227,28 @@ test("callers have limits of their own, by who they are, else by where they call
   expect((await refusal(client.echo({ value: "x" }))).findDetails(QuotaFailureSchema)).toMatchObject([
     { violations: [{ subject: "caller:address:127.0.0.1" }] },
   ]);
-  // Those who call from the server's own process were counted when they were called.
+});
+
+test("calls from the server's own process are not counted again", async () => {
+  const { limits } = createLimits({ global: perMinute(60, 1) });
+  const server = await serveSample(places["a gate"](limits));
   const local = createClient(
     SampleService,
-    createConnectTransport({
+    createTransport({
+      httpClient: server.localClient(),
       baseUrl: server.url,
-      httpVersion: "2",
-      httpClient: server.localClient,
-    } as never),
+      useBinaryFormat: true,
+      interceptors: [],
+      acceptCompression: [],
+      sendCompression: null,
+      compressMinBytes: 0,
+      readMaxBytes: 1_024,
+      writeMaxBytes: 1_024,
+    }),
   );
-  expect(local).toBeDefined();
+  await local.echo({ value: "x" });
+  await local.echo({ value: "x" });
+  expect(limits.snapshot(1)).toMatchObject([{ allowed: 0, refused: 0 }]);
 });
 
 test("methods and services have limits where they are given some", async () => {

@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from "../../clock.ts";
 import { reportEvent } from "../report-event.ts";
+import { createLatencyTrend } from "./latency-trend.ts";
 
 export interface AdaptiveRateOptions {
   /** Calls a second to begin with. Default: 10. */
@@ -93,8 +94,8 @@ export class AdaptiveRateError extends Error {
  *
  * Calls take tokens from a bucket and wait in line for them. Every success raises the rate a little. A failure cuts it,
  * and so do calls that take several times as long as usual: at most once for all calls that were on their way together,
- * as they all say the same thing. What is usual follows falling latency quickly and rising latency slowly, so a backend
- * that has become slower for good is accepted after a while.
+ * as they all say the same thing. A backend that has become slower for good is accepted after a while (see
+ * `createLatencyTrend`).
  */
 export interface AdaptiveRate {
   /**
@@ -106,14 +107,6 @@ export interface AdaptiveRate {
   close(): void;
 }
 
-/** Weight of a new latency in what calls take now, and in what is usual: when it is less than that, and when more. */
-const NOW_WEIGHT = 0.2;
-const FALL_WEIGHT = 0.3;
-const RISE_WEIGHT = 0.02;
-/** How many latencies are needed before they are judged. */
-const MIN_LATENCIES = 10;
-/** Latencies below this are never too long, in milliseconds: they are made of this machine's noise. */
-const NEGLIGIBLE_LATENCY_MS = 5;
 /** Whatever sums of fractions have lost, a token is a token. */
 const WHOLE_TOKEN = 1 - 1e-9;
 
@@ -138,9 +131,7 @@ export function createAdaptiveRate(options: AdaptiveRateOptions = {}): AdaptiveR
   let filledAt = clock.monotonic();
   /** Calls that began before say nothing that is not known. */
   let judgedFrom = Number.NEGATIVE_INFINITY;
-  let latencies = 0;
-  let latencyMs = 0;
-  let usualMs = 0;
+  const trend = createLatencyTrend(latencyTolerance);
   // A Set keeps the order, and whoever gives up is taken out in no time.
   const line = new Set<Waiter>();
   let cancelTimer = () => {};
@@ -216,7 +207,7 @@ export function createAdaptiveRate(options: AdaptiveRateOptions = {}): AdaptiveR
   }
 
   function judge(began: number, outcome: RateOutcome, latency: number | undefined): void {
-    const tooSlow = latency !== undefined && outcome === "success" && isTooSlow(latency);
+    const tooSlow = latency !== undefined && outcome === "success" && trend.observe(latency);
     if (outcome === "failure" || tooSlow) {
       if (began >= judgedFrom) {
         judgedFrom = clock.monotonic();
@@ -226,19 +217,6 @@ export function createAdaptiveRate(options: AdaptiveRateOptions = {}): AdaptiveR
     } else if (outcome === "success") {
       change(rate + increase / rate, undefined);
     }
-  }
-
-  function isTooSlow(latency: number): boolean {
-    if (latencies === 0) {
-      latencyMs = latency;
-      usualMs = latency;
-    }
-    latencies++;
-    latencyMs += (latency - latencyMs) * NOW_WEIGHT;
-    const tooSlow =
-      latencies > MIN_LATENCIES && latencyMs > Math.max(usualMs, NEGLIGIBLE_LATENCY_MS) * latencyTolerance;
-    usualMs += (latency - usualMs) * (latency < usualMs ? FALL_WEIGHT : RISE_WEIGHT);
-    return tooSlow;
   }
 
   function change(wanted: number, cause: "failure" | "latency" | undefined): void {
@@ -310,8 +288,8 @@ export function createAdaptiveRate(options: AdaptiveRateOptions = {}): AdaptiveR
       ...counts,
       ...turnedAway,
       ...changes,
-      latencyMs: latencies === 0 ? undefined : latencyMs,
-      usualLatencyMs: latencies === 0 ? undefined : usualMs,
+      latencyMs: trend.nowMs,
+      usualLatencyMs: trend.usualMs,
     }),
     close() {
       closed = true;

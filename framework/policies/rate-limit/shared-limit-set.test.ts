@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import pg from "pg";
 import { expect, onTestFinished, test } from "vitest";
 import { type PrivatePostgres, startPrivatePostgres } from "../../../server/storage/private-postgres.ts";
@@ -12,6 +13,7 @@ import { shareLimitsThroughOutage } from "../../test-support/shared-limit-scenar
 import { counterTableSql, postgresCounters } from "./counter-store.ts";
 import { createRateLimiter } from "./rate-limiter.ts";
 import { createSharedLimitSet } from "./shared-limit-set.ts";
+import { sharedWindow } from "./shared-window.ts";
 import type { StoreEvent } from "./store-health.ts";
 
 interface Call {
@@ -108,6 +110,36 @@ test("replicas share one limit, and a refusal spends nothing at the other levels
   // c has spent nothing: both of its calls are left where the service has room.
   expect(await one.limits.take({ service: "big", caller: "c" })).toMatchObject({ allowed: true });
   expect(await two.limits.take({ service: "big", caller: "c" })).toMatchObject({ allowed: true });
+});
+
+test("over many windows, replicas together let through no more than windows have room for", async () => {
+  const { pool } = await openCounters();
+  const limit = { limit: 50, periodMs: 1_000, burst: 5 };
+  const { points, windowMs } = sharedWindow(limit);
+  const replicas = Array.from({ length: 3 }, () =>
+    createSharedLimitSet<string>({
+      store: postgresCounters({ pool }),
+      levels: [{ name: "caller", limiter: createRateLimiter(limit), keyOf: (caller) => caller }],
+      deadlineMs: 10_000,
+    }),
+  );
+  const began = performance.now();
+  let allowed = 0;
+  await Promise.all(
+    replicas.map(async (replica) => {
+      while (performance.now() - began < 8 * windowMs) {
+        allowed += (await replica.take("a"))?.allowed === true ? 1 : 0;
+        await setImmediate();
+      }
+    }),
+  );
+  const elapsed = performance.now() - began;
+  expect(replicas.map((replica) => replica.stats().store)).toEqual(["up", "up", "up"]);
+  for (const replica of replicas) {
+    replica.close();
+  }
+  expect(allowed).toBeGreaterThan(points);
+  expect(allowed).toBeLessThanOrEqual(points * (Math.ceil(elapsed / windowMs) + 1));
 });
 
 test("what the store has refused is refused without asking again until the window is over", async () => {
