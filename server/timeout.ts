@@ -5,6 +5,8 @@ import type { Clock } from "@toolplane/framework";
 export interface Timeout {
   /** Its reason is a ConnectError: CANCELED or DEADLINE_EXCEEDED. */
   readonly signal: AbortSignal;
+  /** The caller is not interested any more. */
+  leave(): void;
   /** Lets go of the timer and of the caller's signal. */
   clear(): void;
 }
@@ -24,6 +26,7 @@ export function createTimeout(clock: Clock, timeoutMs: number, caller: AbortSign
   }
   return {
     signal: controller.signal,
+    leave: () => controller.abort(new ConnectError("the caller left", Code.Canceled)),
     clear() {
       cancelTimer();
       caller.removeEventListener("abort", onCallerLeft);

@@ -55,6 +55,8 @@ export interface Invoker {
   fingerprint(input: Input): Uint8Array;
   /** The result that an output's `bytes` were taken from. */
   restore(bytes: Uint8Array): Output;
+  /** The result that JSON stands for. Throws when it is none of this tool's. */
+  resultOf(json: JsonValue): Output;
   /**
    * Calls the tool. Results come as the backend sends them; leaving the iteration cancels the call. A failure is thrown
    * as a ConnectError with the backend's own code, message, metadata and details.

@@ -5,9 +5,10 @@ import { HealthStatus, Protocol } from "@toolplane/gen/toolplane/registry/v1/ser
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { expect, test } from "vitest";
-import type { Backend, Input } from "../backends/invocation.ts";
+import type { Backend, Input, Output } from "../backends/invocation.ts";
 import type { ResolvedTool } from "../registry/registry.ts";
 import { createCaller } from "./caller.ts";
+import { openOutbound } from "./test-support/open-caller.ts";
 
 const tool: ResolvedTool = {
   name: "sample.Flood",
@@ -30,17 +31,23 @@ const tool: ResolvedTool = {
   ],
 };
 
+const one: Output = { json: () => 1, bytes: () => new Uint8Array([1]) };
+
 /** Sends results as fast as they are read, until it is told to stop. */
 const flood: Backend = {
   kind: "utcp",
   invoker: () => ({
     streaming: Streaming.SERVER,
+    policy: { shared: undefined, attempts: undefined, timeoutMs: undefined },
     // It takes no input.
     parse: () => ({}) as Input,
     parseMessage: () => ({}) as Input,
+    fingerprint: () => new Uint8Array(),
+    restore: () => one,
+    resultOf: () => one,
     async *invoke(_inputs, { signal }) {
       while (!signal.aborted) {
-        yield { json: () => 1 };
+        yield one;
       }
       throw signal.reason;
     },
@@ -49,15 +56,15 @@ const flood: Backend = {
 
 test("a backend that floods its caller does not keep the process from noticing the deadline", async () => {
   const caller = createCaller({
-    registry: { resolveTool: () => tool, reportUnreachable() {} },
+    registry: { resolveTool: () => tool },
     backends: [flood],
+    outbound: openOutbound({ reportUnreachable() {} }),
     clock: systemClock,
-    defaultTimeoutMs: 50,
   });
   const context = {
     principal: anonymous,
     signal: new AbortController().signal,
-    timeoutMs: undefined,
+    timeoutMs: 50,
     headers: new Headers(),
     path: "call",
   };

@@ -1,16 +1,17 @@
 import { setImmediate } from "node:timers/promises";
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { type Clock, DomainError, invalidArgument, type Principal } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
-import type { ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import { ResultSource, type ToolCall } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Backend, Input, Invoker, Output } from "../backends/invocation.ts";
 import type { Definition } from "../backends/source.ts";
-import { isUnreached } from "../backends/unreached.ts";
 import { milliseconds } from "../config/durations.ts";
 import type { Registry, ResolvedTool } from "../registry/registry.ts";
 import { createTimeout } from "../timeout.ts";
-import { withBackendInfo } from "./backend-error.ts";
-import { createInstanceChooser } from "./choose-instance.ts";
+import type { Dispatch } from "./dispatch.ts";
+import type { Outbound } from "./outbound.ts";
+import type { Outcome } from "./unary.ts";
 
 /** Who is calling, and for how long. */
 export interface CallerContext {
@@ -25,19 +26,25 @@ export interface CallerContext {
   readonly path: string;
 }
 
-/** What happens during a call. `started` comes first, and once. */
+/** What happens during a call. `started` comes first, and once; `finished` last, unless the call fails. */
 export type CallEvent =
   | {
       readonly kind: "started";
       readonly tool: ResolvedTool;
+      /** Empty where the result comes from elsewhere. */
       readonly instanceId: string;
       readonly streaming: Streaming;
     }
-  | { readonly kind: "result"; readonly output: Output };
+  | { readonly kind: "result"; readonly output: Output }
+  | ({ readonly kind: "finished" } & Provenance);
+
+/** Where the results of a call came from. */
+export type Provenance = Omit<Outcome, "output">;
 
 export interface Caller {
   /**
-   * Finds the tool, checks the arguments, chooses an instance and calls it. Leaving the iteration cancels the call.
+   * Finds the tool, checks the arguments and calls it, with all that protects it and its callers. Leaving the iteration
+   * cancels the call.
    *
    * Before `started`, throws NOT_FOUND, INVALID_ARGUMENT with field paths, FAILED_PRECONDITION for a tool that cannot
    * be called, or UNAVAILABLE when no instance is there; afterwards the backend's own error.
@@ -46,12 +53,21 @@ export interface Caller {
 }
 
 export interface CallerOptions {
-  readonly registry: Pick<Registry, "resolveTool" | "reportUnreachable">;
+  readonly registry: Pick<Registry, "resolveTool">;
   readonly backends: readonly Backend[];
+  readonly outbound: Pick<Outbound, "plans" | "unary" | "open">;
   readonly clock: Clock;
-  readonly random?: () => number;
-  /** The deadline of a call that names none, in milliseconds. */
-  readonly defaultTimeoutMs: number;
+  /** Told about every call that is made; what it returns, about its end. */
+  readonly onCall?: ((tool: ResolvedTool) => (end: CallEnd) => void) | undefined;
+}
+
+/** How a call ended. */
+export interface CallEnd {
+  /** `ok` or the name of the error's code, such as `not_found`. */
+  readonly code: string;
+  readonly durationMs: number;
+  /** How often it was sent. */
+  readonly attempts: number;
 }
 
 /**
@@ -60,9 +76,7 @@ export interface CallerOptions {
  */
 const TURN_MS = 10;
 
-export function createCaller({ registry, backends, clock, random, defaultTimeoutMs }: CallerOptions): Caller {
-  const chooser = createInstanceChooser(random);
-
+export function createCaller({ registry, backends, outbound, clock, onCall }: CallerOptions): Caller {
   async function prepare(tool: ResolvedTool): Promise<Invoker> {
     const definition: Definition = await tool.definition();
     const backend = backends.find(({ kind }) => kind === definition.kind);
@@ -72,68 +86,121 @@ export function createCaller({ registry, backends, clock, random, defaultTimeout
     return backend.invoker(definition, tool.sourceName);
   }
 
+  /** Everything that can be wrong with a call before it is sent is found here. */
+  async function resolve(call: ToolCall, path: string) {
+    const tool = registry.resolveTool(call.tool, { environment: call.environment, version: call.version });
+    if (tool.problem) {
+      throw notCallable(tool, tool.problem);
+    }
+    const invoker = await prepare(tool);
+    const inputs = parseInputs(call, invoker, path);
+    if (tool.instances.length === 0) {
+      throw noInstance(tool);
+    }
+    return { tool, invoker, inputs, plan: outbound.plans.of(tool, invoker.policy) };
+  }
+
+  async function* results(dispatch: Dispatch): AsyncGenerator<CallEvent, void, undefined> {
+    const answering = await outbound.open(dispatch);
+    try {
+      let turnEnds = clock.monotonic() + TURN_MS;
+      for await (const output of answering.results()) {
+        yield { kind: "result", output };
+        if (clock.monotonic() >= turnEnds) {
+          await setImmediate();
+          turnEnds = clock.monotonic() + TURN_MS;
+        }
+      }
+      const { instanceId, attempts } = answering;
+      yield { kind: "finished", instanceId, attempts, source: ResultSource.BACKEND };
+    } finally {
+      answering.close();
+    }
+  }
+
+  async function* result(
+    dispatch: Dispatch,
+    call: ToolCall,
+    path: string,
+  ): AsyncGenerator<CallEvent, void, undefined> {
+    const { output, ...provenance } = await outbound.unary.call(dispatch, async (version) => ({
+      ...dispatch,
+      ...(await resolve({ ...call, version }, path)),
+    }));
+    yield { kind: "result", output };
+    yield { kind: "finished", ...provenance };
+  }
+
   return {
     async *call(call, context) {
-      const tool = registry.resolveTool(call.tool, { environment: call.environment, version: call.version });
-      if (tool.problem) {
-        throw notCallable(tool, tool.problem);
-      }
-      const invoker = await prepare(tool);
-      const inputs = parseInputs(call, invoker, context.path);
-      const [first, ...others] = tool.instances;
-      if (!first) {
-        throw noInstance(tool);
-      }
-      const { instance, release } = chooser.choose([first, ...others]);
+      const resolved = await resolve(call, context.path);
+      const { tool, invoker, plan } = resolved;
       const timeoutMs = Math.min(
-        milliseconds(call.timeout, defaultTimeoutMs),
+        milliseconds(call.timeout, plan.timeoutMs),
         context.timeoutMs ?? Number.POSITIVE_INFINITY,
       );
       const timeout = createTimeout(clock, timeoutMs, context.signal);
+      const sent = Promise.withResolvers<string>();
+      const dispatch: Dispatch = {
+        ...resolved,
+        principal: context.principal,
+        headers: headersOf(call, context),
+        requestId: call.requestId,
+        signal: timeout.signal,
+        deadline: clock.now() + timeoutMs,
+        onSent: sent.resolve,
+      };
+      const end = meter(tool);
+      const events =
+        invoker.streaming === Streaming.UNARY ? result(dispatch, call, context.path) : results(dispatch);
       try {
-        yield { kind: "started", tool, instanceId: instance.id, streaming: invoker.streaming };
-        const headers = new Headers(context.headers);
-        if (call.requestId) {
-          headers.set("x-request-id", call.requestId);
-        }
-        const invocation = {
-          service: tool.service,
-          target: instance.target(),
-          principal: context.principal,
-          headers,
-          timeoutMs,
-          signal: timeout.signal,
-        };
-        let turnEnds = clock.monotonic() + TURN_MS;
-        for await (const output of invoker.invoke(inputs, invocation)) {
-          yield { kind: "result", output };
-          if (clock.monotonic() >= turnEnds) {
-            await setImmediate();
-            turnEnds = clock.monotonic() + TURN_MS;
+        let next = events.next();
+        // Whoever watches wants to know that the call is on its way, long before it is over.
+        const instanceId = await Promise.race([sent.promise, next.then(() => "")]);
+        yield { kind: "started", tool, instanceId, streaming: invoker.streaming };
+        for (let event = await next; !event.done; event = await next) {
+          if (event.value.kind === "finished") {
+            end("ok", event.value.attempts);
           }
+          yield event.value;
+          next = events.next();
         }
       } catch (error) {
-        if (isUnreached(error)) {
-          registry.reportUnreachable(instance.id);
-        }
-        if (error instanceof DomainError) {
-          throw error;
-        }
-        throw withBackendInfo(timeout.signal.aborted ? timeout.signal.reason : error, {
-          tool: tool.name,
-          service: tool.service,
-          environment: tool.environment,
-          version: tool.version,
-          instance_id: instance.id,
-        });
+        end(codeOf(error));
+        throw error;
       } finally {
+        end(codeToString(Code.Canceled));
+        timeout.leave();
         timeout.clear();
-        release();
+        // It ends by the signal; what it still says is of no interest.
+        events.return().catch(() => undefined);
       }
     },
   };
+
+  /** Tells once how a call ended. */
+  function meter(tool: ResolvedTool): (code: string, attempts?: number) => void {
+    const startedAt = clock.monotonic();
+    let onEnd = onCall?.(tool);
+    return (code, attempts = 1) => {
+      onEnd?.({ code, durationMs: clock.monotonic() - startedAt, attempts });
+      onEnd = undefined;
+    };
+  }
 }
 
+function codeOf(error: unknown): string {
+  return codeToString(error instanceof DomainError ? error.init.code : ConnectError.from(error).code);
+}
+
+function headersOf({ requestId }: ToolCall, { headers }: CallerContext): Headers {
+  const own = new Headers(headers);
+  if (requestId) {
+    own.set("x-request-id", requestId);
+    own.set("idempotency-key", requestId);
+  }
+  return own;
+}
 function parseInputs(call: ToolCall, invoker: Invoker, path: string): Input[] {
   const inputs: Input[] = [];
   switch (call.input.case) {

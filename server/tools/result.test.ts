@@ -5,7 +5,10 @@ import { expect, test } from "vitest";
 import type { Output } from "../backends/invocation.ts";
 import { createResultList, toResult } from "./result.ts";
 
-const output = (json: JsonValue): Output => ({ json: () => json });
+const output = (json: JsonValue): Output => ({
+  json: () => json,
+  bytes: () => Buffer.from(JSON.stringify(json)),
+});
 
 function nested(depth: number, wrap: (inner: JsonValue) => JsonValue): JsonValue {
   let json: JsonValue = true;

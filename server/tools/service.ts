@@ -37,7 +37,7 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
       progress.follow(event);
       if (event.kind === "started") {
         refuseTypedStream(progress.typed, progress.streamsResults, context.path);
-      } else {
+      } else if (event.kind === "result") {
         results.add(event.output);
       }
     }
@@ -53,16 +53,19 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
         const progress = createProgress(call, clock);
         for await (const event of caller.call(call, callerContext(context, "call"))) {
           progress.follow(event);
-          yield event.kind === "started"
-            ? { event: { case: "started", value: progress.info() } }
-            : {
-                event: {
-                  case: "result",
-                  value: toResult(event.output, progress.typed, options.maxResultBytes),
-                },
-              };
+          switch (event.kind) {
+            case "started":
+              yield { event: { case: "started", value: progress.info() } };
+              break;
+            case "result": {
+              const value = toResult(event.output, progress.typed, options.maxResultBytes);
+              yield { event: { case: "result", value } };
+              break;
+            }
+            case "finished":
+              yield { event: { case: "finished", value: progress.info() } };
+          }
         }
-        yield { event: { case: "finished", value: progress.info() } };
       },
 
       async *callTools(request, context) {
@@ -113,6 +116,7 @@ function callerContext(context: HandlerContext, path: string): CallerContext {
 function createProgress(call: ToolCall, clock: Clock) {
   const begin = clock.monotonic();
   let started: Extract<CallEvent, { kind: "started" }> | undefined;
+  let finished: Extract<CallEvent, { kind: "finished" }> | undefined;
   let resultCount = 0;
   return {
     /** True when results are wanted as Protobuf messages. */
@@ -121,10 +125,15 @@ function createProgress(call: ToolCall, clock: Clock) {
       return started?.streaming === Streaming.SERVER || started?.streaming === Streaming.BIDI;
     },
     follow(event: CallEvent): void {
-      if (event.kind === "started") {
-        started = event;
-      } else {
-        resultCount++;
+      switch (event.kind) {
+        case "started":
+          started = event;
+          break;
+        case "result":
+          resultCount++;
+          break;
+        case "finished":
+          finished = event;
       }
     },
     info(): MessageInitShape<typeof CallInfoSchema> {
@@ -133,9 +142,15 @@ function createProgress(call: ToolCall, clock: Clock) {
         service: started?.tool.service ?? "",
         environment: started?.tool.environment ?? "",
         version: started?.tool.version ?? "",
-        instanceId: started?.instanceId ?? "",
+        instanceId: finished?.instanceId || (started?.instanceId ?? ""),
         duration: toDuration(clock.monotonic() - begin),
         resultCount,
+        ...(finished && {
+          attempts: finished.attempts,
+          source: finished.source,
+          stale: finished.stale ?? false,
+          ...(finished.ageMs === undefined ? {} : { age: toDuration(finished.ageMs) }),
+        }),
       };
     },
   };

@@ -1,6 +1,7 @@
 import {
   type DescMethod,
   fromBinary,
+  fromJson,
   type JsonValue,
   type Message,
   type Registry,
@@ -34,6 +35,7 @@ export function createRpcInvoker(options: RpcInvokerOptions): Invoker {
     policy: authorPolicyOf(method),
 
     fingerprint: (input) => toBinary(method.input, toMessage(input)),
+    resultOf: (json) => toOutput(method, fromJson(method.output, json, { registry }), registry),
     restore: (bytes) => toOutput(method, fromBinary(method.output, bytes), registry),
 
     parse: (json, path) => toInput(parseArguments(method.input, json, { registry, path })),

@@ -68,6 +68,7 @@ function createInvoker(tool: UtcpTool, options: UtcpBackendOptions): Invoker {
       const { url, query, headers, body } = fromInput(input);
       return Buffer.from(JSON.stringify([url, query, [...headers], body ?? null]));
     },
+    resultOf: toOutput,
     restore: (bytes) => toOutput(JSON.parse(new TextDecoder().decode(bytes))),
     parse(json: JsonObject, path: string): Input {
       const violations = schema.check(json, path);

@@ -1,0 +1,107 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type Clock, DomainError } from "@toolplane/framework";
+import { createByteLru } from "@toolplane/framework/policies";
+import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import type { FallbackSettings } from "../config/outbound.ts";
+import { callKey } from "./call-key.ts";
+import type { Dispatch } from "./dispatch.ts";
+import type { Outcome } from "./unary.ts";
+
+/** What last good answers may take in memory. */
+const MAX_BYTES = 32 * 1024 * 1024;
+/** What an entry takes besides the answer. */
+const ENTRY_BYTES = 300;
+
+export interface FallbacksOptions {
+  /** Makes the call. */
+  readonly call: (dispatch: Dispatch) => Promise<Outcome>;
+  readonly clock: Clock;
+}
+
+/** Answers calls that fail with something else, where an operator has said with what. */
+export interface Fallbacks {
+  /**
+   * Makes the call, and if the tool cannot answer it, takes its fallback. Throws the call's own error when there is none.
+   *
+   * @param otherVersion the same call of another version of its service; throws when that does not exist
+   */
+  call(dispatch: Dispatch, otherVersion: (version: string) => Promise<Dispatch>): Promise<Outcome>;
+}
+
+export function createFallbacks({ call, clock }: FallbacksOptions): Fallbacks {
+  const lastGood = createByteLru<{ readonly bytes: Uint8Array; readonly keptAt: number }>({
+    maxBytes: MAX_BYTES,
+  });
+
+  async function replace(
+    fallback: FallbackSettings,
+    dispatch: Dispatch,
+    otherVersion: (version: string) => Promise<Dispatch>,
+  ): Promise<Outcome | undefined> {
+    const { invoker } = dispatch;
+    const elsewhere = { instanceId: "", attempts: 0, source: ResultSource.FALLBACK };
+    switch (fallback.kind) {
+      case "last-good": {
+        const kept = lastGood.get(callKey(dispatch));
+        const ageMs = kept && clock.monotonic() - kept.keptAt;
+        return kept && ageMs !== undefined && ageMs <= fallback.maxAgeMs
+          ? { ...elsewhere, output: invoker.restore(kept.bytes), ageMs, stale: true }
+          : undefined;
+      }
+      case "result":
+        return { ...elsewhere, output: invoker.resultOf(JSON.parse(fallback.json)) };
+      case "version": {
+        const outcome = await call(await otherVersion(fallback.version));
+        return { ...outcome, source: ResultSource.FALLBACK };
+      }
+    }
+  }
+
+  return {
+    async call(dispatch, otherVersion) {
+      const { fallback } = dispatch.plan;
+      if (!fallback) {
+        return call(dispatch);
+      }
+      try {
+        const outcome = await call(dispatch);
+        if (fallback.kind === "last-good") {
+          const bytes = outcome.output.bytes();
+          lastGood.set(
+            callKey(dispatch),
+            { bytes, keptAt: clock.monotonic() },
+            bytes.byteLength + ENTRY_BYTES,
+          );
+        }
+        return outcome;
+      } catch (error) {
+        if (!isFailureOfTool(error)) {
+          throw error;
+        }
+        // What keeps the fallback from answering is of no interest beside what kept the tool.
+        const outcome = await replace(fallback, dispatch, otherVersion).catch(() => undefined);
+        if (outcome === undefined) {
+          throw error;
+        }
+        return outcome;
+      }
+    },
+  };
+}
+
+/** Whether another call of the same kind may fare better, so that it is not the caller's mistake. */
+function isFailureOfTool(error: unknown): boolean {
+  const code = error instanceof DomainError ? error.init.code : ConnectError.from(error).code;
+  switch (code) {
+    case Code.Unavailable:
+    case Code.DeadlineExceeded:
+    case Code.ResourceExhausted:
+    case Code.Aborted:
+    case Code.Internal:
+    case Code.Unknown:
+    case Code.DataLoss:
+      return true;
+    default:
+      return false;
+  }
+}

@@ -1,0 +1,110 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type Clock, DomainError } from "@toolplane/framework";
+import {
+  type BreakerSet,
+  type Coalescer,
+  createBreakerSet,
+  createCoalescer,
+  type ResponseCache,
+} from "@toolplane/framework/policies";
+import type { OutboundSettings } from "../config/outbound.ts";
+import type { Registry } from "../registry/registry.ts";
+import { createInstanceChooser } from "./choose-instance.ts";
+import { type Answering, createDispatcher, type Dispatch, type Dispatcher } from "./dispatch.ts";
+import { createFallbacks, type Fallbacks } from "./fallback.ts";
+import type { IdempotentCalls } from "./idempotent-calls.ts";
+import { createOutliers, type Outliers } from "./outliers.ts";
+import { createPlans, type Plans } from "./plan.ts";
+import { createRepetition, type Repetition } from "./repetition.ts";
+import { createThrottles, type Throttles, throttledOutcome } from "./throttle.ts";
+import { createUnaryCaller, type Outcome } from "./unary.ts";
+
+/** The most breakers that are kept: about a kilobyte each. */
+const MAX_BREAKERS = 20_000;
+
+export interface OutboundOptions {
+  readonly settings: OutboundSettings;
+  /** The deadline of a call that names none, in milliseconds. */
+  readonly defaultTimeoutMs: number;
+  readonly registry: Pick<Registry, "reportUnreachable">;
+  /** Undefined: answers are not kept. */
+  readonly cache: ResponseCache | undefined;
+  /** Undefined: a request id is only passed on. */
+  readonly idempotent: IdempotentCalls | undefined;
+  readonly clock: Clock;
+  readonly random?: (() => number) | undefined;
+}
+
+/** Everything that protects backends, and callers from backends. */
+export interface Outbound {
+  readonly plans: Plans;
+  /** Calls a tool that answers with a stream, or takes one. */
+  open(dispatch: Dispatch): Promise<Answering>;
+  /** Calls a tool that answers with one result. */
+  readonly unary: Fallbacks;
+  readonly breakers: BreakerSet | undefined;
+  readonly outliers: Outliers | undefined;
+  readonly coalescer: Coalescer<Outcome> | undefined;
+  readonly throttles: Throttles;
+  readonly repetition: Repetition;
+  close(): void;
+}
+
+export function createOutbound(options: OutboundOptions): Outbound {
+  const { settings, registry, cache, idempotent, clock, random = Math.random } = options;
+  const { breaker, outliers: outlierSettings, deduplication } = settings;
+  const breakers =
+    breaker && createBreakerSet({ defaults: { ...breaker, clock, random }, maxBreakers: MAX_BREAKERS });
+  const outliers = outlierSettings && createOutliers({ ...outlierSettings, clock });
+  const coalescer =
+    deduplication && createCoalescer<Outcome>({ ...deduplication, clock, mayOutlive: isTimeout });
+  const throttles = createThrottles(settings.tools, clock);
+  const repetition = createRepetition(settings.retry, clock, random);
+  const chooser = createInstanceChooser(random);
+  const dispatcher = createDispatcher({ registry, chooser, repetition, breakers, outliers, clock });
+  const unary = createUnaryCaller({ dispatcher, throttles, coalescer, cache, idempotent, clock });
+  return {
+    plans: createPlans(settings, options.defaultTimeoutMs),
+    unary: createFallbacks({ call: (dispatch) => unary.call(dispatch), clock }),
+    open: (dispatch) => openThrottled(dispatcher, throttles, dispatch),
+    breakers,
+    outliers,
+    coalescer,
+    throttles,
+    repetition,
+    close: () => throttles.close(),
+  };
+}
+
+/** Keeps the place of a stream among the calls at once until it is closed. */
+function openThrottled(dispatcher: Dispatcher, throttles: Throttles, dispatch: Dispatch): Promise<Answering> {
+  const opened = Promise.withResolvers<Answering>();
+  const closed = Promise.withResolvers<void>();
+  throttles
+    .run(
+      { policy: dispatch.plan.policy, signal: dispatch.signal },
+      async () => {
+        const answering = await dispatcher.open(dispatch);
+        opened.resolve({
+          ...answering,
+          get attempts() {
+            return answering.attempts;
+          },
+          close() {
+            answering.close();
+            closed.resolve();
+          },
+        });
+        await closed.promise;
+      },
+      throttledOutcome,
+    )
+    .catch(opened.reject);
+  return opened.promise;
+}
+
+function isTimeout(error: unknown): boolean {
+  return (
+    (error instanceof DomainError ? error.init.code : ConnectError.from(error).code) === Code.DeadlineExceeded
+  );
+}

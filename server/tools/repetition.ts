@@ -1,0 +1,98 @@
+import type { Clock } from "@toolplane/framework";
+import {
+  createHedger,
+  createRetrier,
+  createRetryBudget,
+  type Failure,
+  type Hedger,
+  type Retrier,
+} from "@toolplane/framework/policies";
+import type { OutboundSettings } from "../config/outbound.ts";
+import { createLruCache } from "../lru-cache.ts";
+import { AttemptFailure } from "./attempt.ts";
+
+/** Services whose budgets are remembered. */
+const REMEMBERED = 5_000;
+
+/** The circumstances of a call. */
+export interface RepeatedCall {
+  /** Whether it may reach a backend twice. */
+  readonly repeatable: boolean;
+  readonly signal: AbortSignal;
+  /** In milliseconds since 1970. */
+  readonly deadline: number;
+  /** How often it is tried in all. */
+  readonly attempts: number;
+  /** When a second attempt starts beside the first, in milliseconds; undefined: never. */
+  readonly hedgeDelayMs: number | undefined;
+}
+
+/** Attempts after and beside the first. */
+export interface Repetition {
+  /**
+   * Makes attempts until one succeeds or there is no point in another. Each service has a budget of its own, so that one
+   * in trouble does not use up what the others may need.
+   */
+  run<T>(service: string, attempt: (signal: AbortSignal) => Promise<T>, call: RepeatedCall): Promise<T>;
+}
+
+/** What is kept of one service. */
+interface Repeaters {
+  readonly retrier: Retrier;
+  hedger(delayMs: number): Hedger;
+}
+
+export function createRepetition(
+  settings: OutboundSettings["retry"],
+  clock: Clock,
+  random: () => number,
+): Repetition {
+  const services = createLruCache<Repeaters>(REMEMBERED);
+
+  function repeatersOf(service: string): Repeaters {
+    const found = services.get(service);
+    if (found) {
+      return found;
+    }
+    const budget = createRetryBudget({ ratio: settings.budget, clock });
+    const hedgers = new Map<number, Hedger>();
+    const made: Repeaters = {
+      retrier: createRetrier({
+        classify,
+        attempts: settings.attempts,
+        baseDelayMs: settings.baseDelayMs,
+        maxDelayMs: settings.maxDelayMs,
+        budget,
+        clock,
+        random,
+      }),
+      hedger(delayMs) {
+        // Delays come from the configuration, so there are few of them.
+        const hedger = hedgers.get(delayMs) ?? createHedger({ classify, delayMs, budget, clock });
+        hedgers.set(delayMs, hedger);
+        return hedger;
+      },
+    };
+    services.set(service, made);
+    return made;
+  }
+
+  return {
+    run(service, attempt, { hedgeDelayMs, attempts, ...call }) {
+      const repeaters = repeatersOf(service);
+      return repeaters.retrier.run(
+        () =>
+          hedgeDelayMs === undefined
+            ? attempt(call.signal)
+            : repeaters
+                .hedger(hedgeDelayMs)
+                .run((_number, lost) => attempt(AbortSignal.any([call.signal, lost])), call),
+        { ...call, attempts },
+      );
+    },
+  };
+}
+
+function classify(error: unknown): Failure {
+  return error instanceof AttemptFailure ? error.judgement.retry : { kind: "permanent" };
+}
