@@ -7,7 +7,7 @@ import {
   type IdempotencyOptions,
 } from "./idempotency.ts";
 import { createMemoryIdempotencyStore, type MemoryIdempotencyStoreOptions } from "./memory-store.ts";
-import type { IdempotencyStore, Outcome } from "./store.ts";
+import type { IdempotencyStore, IdempotentOutcome } from "./store.ts";
 
 const LEASE_MS = 3_000;
 const DAY_MS = 86_400_000;
@@ -28,7 +28,7 @@ async function pass(clock: FakeClock, ms: number): Promise<void> {
   await settle();
 }
 
-function success(text: string): Outcome {
+function success(text: string): IdempotentOutcome {
   return { kind: "success", bytes: Buffer.from(text) };
 }
 
@@ -51,11 +51,11 @@ function open(
     });
   const begun: {
     readonly signal: AbortSignal;
-    readonly end: (outcome: Outcome) => void;
+    readonly end: (outcome: IdempotentOutcome) => void;
     readonly fail: (error: unknown) => void;
   }[] = [];
   const work = (signal: AbortSignal) => {
-    const { promise, resolve, reject } = Promise.withResolvers<Outcome>();
+    const { promise, resolve, reject } = Promise.withResolvers<IdempotentOutcome>();
     begun.push({ signal, end: resolve, fail: reject });
     return promise;
   };
@@ -86,7 +86,7 @@ test("the same id gets the same outcome for a day, and the work is done once", a
 
 test("a definite failure is an outcome like any other", async () => {
   const { idempotency, work } = open();
-  const outcome: Outcome = { kind: "failure", bytes: Buffer.from("no such account") };
+  const outcome: IdempotentOutcome = { kind: "failure", bytes: Buffer.from("no such account") };
   await idempotency.run(request, async () => outcome);
   expect(await idempotency.run(request, work)).toEqual({ outcome, replayed: true });
 });

@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
-import type { Claim, ClaimResult, IdempotencyStore, Outcome } from "./store.ts";
+import type { Claim, ClaimResult, IdempotencyStore, IdempotentOutcome } from "./store.ts";
 
 export interface IdempotencyOptions {
   readonly store: IdempotencyStore;
@@ -93,10 +93,10 @@ export interface IdempotentRequest {
 }
 
 /** Returns how it ended for good, success or failure; throws what may be tried again with the same id. */
-export type IdempotentWork = (signal: AbortSignal) => Promise<Outcome>;
+export type IdempotentWork = (signal: AbortSignal) => Promise<IdempotentOutcome>;
 
 export interface IdempotentResult {
-  readonly outcome: Outcome;
+  readonly outcome: IdempotentOutcome;
   /** Whether the outcome is that of another call's work. */
   readonly replayed: boolean;
 }
@@ -203,7 +203,7 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     }
     let waiting: (() => void) | undefined;
     // What our work led to when somebody else had taken it over before we could record it.
-    let unrecorded: Outcome | undefined;
+    let unrecorded: IdempotentOutcome | undefined;
     try {
       for (let delay = MIN_DELAY_MS; ; delay = Math.min(delay * 2, MAX_DELAY_MS)) {
         if (closed) {
@@ -272,8 +272,8 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     request: IdempotentRequest,
     work: IdempotentWork,
   ): Promise<
-    | { readonly kept: true; readonly outcome: Outcome }
-    | { readonly kept: false; readonly outcome: Outcome | undefined }
+    | { readonly kept: true; readonly outcome: IdempotentOutcome }
+    | { readonly kept: false; readonly outcome: IdempotentOutcome | undefined }
   > {
     const { scope, requestId } = request;
     const abort = new AbortController();
@@ -300,7 +300,7 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
       }
     };
 
-    let outcome: Outcome;
+    let outcome: IdempotentOutcome;
     try {
       outcome = await withinTime(work, abort, stopRenewing);
       working = false;
@@ -333,7 +333,7 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     work: IdempotentWork,
     abort: AbortController,
     stopRenewing: () => void,
-  ): Promise<Outcome> {
+  ): Promise<IdempotentOutcome> {
     const stuck = Promise.withResolvers<never>();
     let cancelTimer = clock.after(workTimeoutMs, () => {
       abort.abort(new IdempotencyError("WORK_TIMEOUT", `the work took longer than ${workTimeoutMs} ms`));
@@ -384,7 +384,11 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     };
   }
 
-  async function record(held: Claim, request: IdempotentRequest, outcome: Outcome): Promise<boolean> {
+  async function record(
+    held: Claim,
+    request: IdempotentRequest,
+    outcome: IdempotentOutcome,
+  ): Promise<boolean> {
     const small = outcome.bytes.byteLength <= store.maxOutcomeBytes;
     const kept = await store.complete(held, small ? outcome : undefined, retentionMs);
     if (kept) {
@@ -394,7 +398,11 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     return kept;
   }
 
-  async function recordLater(held: Claim, request: IdempotentRequest, outcome: Outcome): Promise<void> {
+  async function recordLater(
+    held: Claim,
+    request: IdempotentRequest,
+    outcome: IdempotentOutcome,
+  ): Promise<void> {
     const end = clock.monotonic() + workTimeoutMs;
     for (
       let delay = MIN_DELAY_MS;

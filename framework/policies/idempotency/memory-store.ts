@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
-import type { Claim, ClaimRequest, ClaimResult, IdempotencyStore, Outcome } from "./store.ts";
+import type { Claim, ClaimRequest, ClaimResult, IdempotencyStore, IdempotentOutcome } from "./store.ts";
 
 export interface MemoryIdempotencyStoreOptions {
   /** How many requests are remembered. Default 10,000. */
@@ -15,7 +15,7 @@ interface Entry {
   readonly fingerprint: string;
   token: number;
   /** Undefined while the work is being done. */
-  completed: { readonly outcome: Outcome | undefined } | undefined;
+  completed: { readonly outcome: IdempotentOutcome | undefined } | undefined;
   leaseUntil: number;
   expiresAt: number;
 }

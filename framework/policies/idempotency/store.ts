@@ -1,5 +1,5 @@
 /** How a piece of work ended for good. What is in `bytes` is the business of whoever does the work. */
-export interface Outcome {
+export interface IdempotentOutcome {
   readonly kind: "success" | "failure";
   readonly bytes: Uint8Array;
 }
@@ -25,7 +25,7 @@ export interface Claim {
 export type ClaimResult =
   | { readonly kind: "claimed"; readonly claim: Claim }
   /** The work is done. The outcome is undefined when it was too large to be kept. */
-  | { readonly kind: "completed"; readonly outcome: Outcome | undefined }
+  | { readonly kind: "completed"; readonly outcome: IdempotentOutcome | undefined }
   /** Somebody else works, and will have lost the claim after so long at the latest, unless it is renewed. */
   | { readonly kind: "busy"; readonly leaseLeftMs: number }
   /** The key belongs to a request with another fingerprint. */
@@ -42,7 +42,7 @@ export interface IdempotencyStore {
   /** Lets a claim hold for its full time again; false when it is not held any more. */
   renew(claim: Claim, leaseMs: number): Promise<boolean>;
   /** Remembers for so long how the work ended; false when the claim is not held any more. */
-  complete(claim: Claim, outcome: Outcome | undefined, retentionMs: number): Promise<boolean>;
+  complete(claim: Claim, outcome: IdempotentOutcome | undefined, retentionMs: number): Promise<boolean>;
   /** Forgets the claim, if it is held: the work may be done by whoever asks next. */
   release(claim: Claim): Promise<void>;
   /**
