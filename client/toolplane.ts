@@ -1,10 +1,12 @@
 import type { JsonValue } from "@bufbuild/protobuf";
 import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { AdminService } from "@toolplane/gen/toolplane/admin/v1/admin_service_pb.js";
+import type { Stats } from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { ResumeOptions } from "./streams/resuming-stream.ts";
 import { type ServiceEvent, type ServiceFilterInit, watchServices } from "./streams/watch-services.ts";
+import { type WatchStatsOptions, watchStats } from "./streams/watch-stats.ts";
 import { callTool, callToolStream, type ToolArguments, type ToolCallOptions } from "./tool-calls.ts";
 
 /** A typed client of one Toolplane server. */
@@ -17,6 +19,8 @@ export interface Toolplane {
   readonly admin: Client<typeof AdminService>;
   /** The matching services and every change to them; goes on by itself after a lost connection. */
   watchServices(filter?: ServiceFilterInit, options?: ResumeOptions): AsyncIterable<ServiceEvent>;
+  /** What goes on in the server, interval by interval; goes on by itself after a lost connection. */
+  watchStats(options?: WatchStatsOptions): AsyncIterable<Stats>;
   /** Calls a tool and returns its result as JSON; of a tool that streams, the list of its results. */
   callTool(name: string, args?: ToolArguments, options?: ToolCallOptions): Promise<JsonValue>;
   /** Calls a tool and yields its results as JSON, as they come. Leaving the iteration cancels the call. */
@@ -37,13 +41,15 @@ export interface ToolplaneOptions {
 export function createToolplane(options: ToolplaneOptions): Toolplane {
   const transport =
     options.token === undefined ? options.transport : withToken(options.transport, options.token);
+  const admin = createClient(AdminService, transport);
   const registry = createClient(RegistryService, transport);
   const tools = createClient(ToolService, transport);
   return {
     registry,
     tools,
-    admin: createClient(AdminService, transport),
+    admin,
     watchServices: (filter, resume) => watchServices(registry, filter, resume),
+    watchStats: (watch) => watchStats(admin, watch),
     callTool: (name, args, call) => callTool(tools, name, args, call),
     callToolStream: (name, args, call) => callToolStream(tools, name, args, call),
   };

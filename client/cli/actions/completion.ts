@@ -55,6 +55,23 @@ async function namesFromServer(context: Context, completion: Completion): Promis
           completion.prefix,
         );
       }
+      case "breaker": {
+        const { breakers, ejections } = await admin.listBreakers({ pageSize: MAX_NAMES }, options);
+        return starting(
+          [
+            ...breakers.map(({ name, lastFailure }) => ({ value: name, description: lastFailure })),
+            ...ejections.map(({ instanceId, reason }) => ({ value: instanceId, description: reason })),
+          ],
+          completion.prefix,
+        );
+      }
+      case "cache": {
+        const { caches } = await admin.listCaches({}, options);
+        return starting(
+          caches.map(({ name }) => ({ value: name, description: "" })),
+          completion.prefix,
+        );
+      }
       case "tool arguments": {
         const { tool } = await registry.getTool({ name: completion.operands[0] ?? "" }, options);
         const schema = tool?.inputSchema ?? {};

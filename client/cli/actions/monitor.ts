@@ -5,7 +5,7 @@ import type { NodeToolplane } from "../../node.ts";
 import type { ServiceFilterOptions } from "../commands/services.ts";
 import type { Context } from "../context.ts";
 import { toServiceFilter } from "../input/filter.ts";
-import type { Input } from "../io.ts";
+import { onKey } from "../input/on-key.ts";
 import {
   applyEvent,
   applyHealthChecks,
@@ -98,18 +98,4 @@ async function refreshLatencies(
   } catch (error) {
     state.latencyProblem = ConnectError.from(error).rawMessage;
   }
-}
-
-/** Hands over single keys as they are pressed, where stdin is a terminal. Returns what gives the keys back. */
-function onKey(stdin: Input, handle: (key: string) => void): () => void {
-  if (stdin.isTTY !== true) return () => {};
-  const listener = (data: Uint8Array) => handle(data.toString());
-  stdin.setRawMode?.(true);
-  stdin.on("data", listener);
-  stdin.resume();
-  return () => {
-    stdin.off("data", listener);
-    stdin.setRawMode?.(false);
-    stdin.pause();
-  };
 }

@@ -7,7 +7,7 @@ export interface Candidate {
 }
 
 /** What only the server knows and a word is completed from. */
-export type Dynamic = "service" | "tool" | "tool arguments" | "key";
+export type Dynamic = "service" | "tool" | "tool arguments" | "key" | "breaker" | "cache";
 
 /** What may come next: what is known here, and what the server has to be asked for. */
 export interface Completion {
@@ -25,14 +25,19 @@ const DYNAMIC_ARGUMENTS: Readonly<Record<string, Dynamic>> = {
   tool: "tool",
   arguments: "tool arguments",
   key: "key",
+  breaker: "breaker",
+  cache: "cache",
 };
+
+/** Options whose values the server completes. */
+const DYNAMIC_OPTIONS: Readonly<Record<string, Dynamic>> = { "--service": "service", "--tool": "tool" };
 
 /** Finds out what may come next after `words`, of which the last one is unfinished. */
 export function complete(root: Command, words: readonly string[]): Completion {
   const prefix = words.at(-1) ?? "";
   const { command, operands, pending } = walk(root, words.slice(0, -1));
   if (pending !== undefined) {
-    const dynamic = pending.long === "--service" ? "service" : undefined;
+    const dynamic = DYNAMIC_OPTIONS[pending.long ?? ""];
     return { candidates: matching(choicesOf(pending), prefix), dynamic, operands, prefix };
   }
   if (prefix.startsWith("-")) {

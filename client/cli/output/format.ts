@@ -45,6 +45,42 @@ export function count(n: number, noun: string, plural = `${noun}s`): string {
   return `${n.toLocaleString("en")} ${n === 1 ? noun : plural}`;
 }
 
+/** Bytes for people: `512 B`, `1.5 KiB`, `100 MiB`. */
+export function formatBytes(bytes: number | bigint): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = Number(bytes);
+  let unit = 0;
+  // What would be written as 1024 of a unit is 1 of the next.
+  while (value >= 1023.5 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${value < 9.95 && unit > 0 ? trim(value.toFixed(1)) : Math.round(value)} ${units[unit]}`;
+}
+
+/** A part of a whole from 0 to 1 in percent: `98.4 %`. Only all is `100 %`, only nothing is `0 %`. */
+export function formatShare(share: number): string {
+  const percent = Math.round(share * 1000) / 10;
+  if (percent >= 100 && share < 1) return "99.9 %";
+  if (percent <= 0 && share > 0) return "0.1 %";
+  return `${trim(percent.toFixed(1))} %`;
+}
+
+/** A number for people: `1,200`, `12.5`, `0.042`. */
+export function formatNumber(value: number | bigint): string {
+  const isSmall = Math.abs(Number(value)) < 100;
+  return value.toLocaleString("en", isSmall ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: 1 });
+}
+
+/** How long until then, in one unit: `now`, `in 12s`, `in 5m`. */
+export function formatUntil(time: Timestamp | undefined, now: number): string {
+  if (time === undefined) return "";
+  const seconds = Math.ceil((timestampMs(time) - now) / 1000);
+  if (seconds < 1) return "now";
+  if (seconds < 60) return `in ${seconds}s`;
+  return `in ${Math.ceil(seconds / 60)}m`;
+}
+
 /** The first sentence of a text, for a line of a table. */
 export function firstSentence(text: string): string {
   const line = text.trim().split(/\n\s*\n/, 1)[0] ?? "";

@@ -1,3 +1,4 @@
+import { BreakerState } from "@toolplane/gen/toolplane/admin/v1/policies_pb.js";
 import {
   HealthStatus,
   Protocol,
@@ -32,6 +33,21 @@ export function healthStatus(status: HealthStatus, paint: Colors): Exclude<Cell,
     case HealthStatus.UNKNOWN:
     case HealthStatus.UNSPECIFIED:
       return { text: "? not checked", style: paint.dim };
+  }
+}
+
+export function breakerState(state: BreakerState, paint: Colors): Exclude<Cell, string> {
+  switch (state) {
+    case BreakerState.CLOSED:
+      return { text: "● closed", style: paint.green };
+    case BreakerState.OPEN:
+      return { text: "✗ open", style: paint.red };
+    case BreakerState.HALF_OPEN:
+      return { text: "▲ half-open", style: paint.yellow };
+    case BreakerState.ISOLATED:
+      return { text: "■ isolated", style: paint.magenta };
+    case BreakerState.UNSPECIFIED:
+      return { text: "? unknown", style: paint.dim };
   }
 }
 
