@@ -33,8 +33,8 @@ export interface CallLevelsOptions {
 
 /** The limit of a level whose keys have limits of their own: nobody comes under it. */
 const unlimited: RateLimit = { limit: 1_000_000, periodMs: 1_000, burst: 1_000_000 };
-/** The only key of the global level. */
-export const GLOBAL_KEY = "all";
+/** The level that has one key for everyone. */
+export const GLOBAL_LEVEL = "global";
 
 /** The levels at which calls are limited, from the widest: `global`, `service`, `method`, `caller`. */
 export function callLevels(options: CallLevelsOptions): LimitLevel<LimitedCall>[] {
@@ -42,7 +42,7 @@ export function callLevels(options: CallLevelsOptions): LimitLevel<LimitedCall>[
   const levels: LimitLevel<LimitedCall>[] = [];
   if (options.global !== undefined) {
     const limiter = createRateLimiter({ ...options.global, ...clock });
-    levels.push({ name: "global", limiter, keyOf: () => GLOBAL_KEY });
+    levels.push({ name: GLOBAL_LEVEL, limiter, keyOf: () => "all" });
   }
   const { service, services = {}, limitOf, caller, callers = {} } = options;
   if (service !== undefined || Object.keys(services).length > 0) {

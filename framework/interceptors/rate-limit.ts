@@ -14,7 +14,7 @@ import type { RateLimit } from "../policies/rate-limit/gcra.ts";
 import type { LimitDecision } from "../policies/rate-limit/limit-set.ts";
 import type { Gate } from "./begin-call.ts";
 import { callContextKey, principalOf } from "./call-context.ts";
-import { callerKey, GLOBAL_KEY, type LimitedCall } from "./rate-limit-levels.ts";
+import { callerKey, GLOBAL_LEVEL, type LimitedCall } from "./rate-limit-levels.ts";
 
 export interface RateLimitOptions {
   /** What decides: `createLimitSet(callLevels(…))`, or `createSharedLimitSet({ levels: callLevels(…), … })`. */
@@ -52,7 +52,7 @@ export const rateLimitHeaders = {
 } as const;
 
 /** The peer of calls that come from the server's own process: what has caused them was counted already. */
-const LOCAL_PEER = "local";
+export const LOCAL_PEER = "local";
 
 /**
  * Refuses calls above their limits before their body is read, in servers that are made with `serve()`: goes after the
@@ -78,17 +78,17 @@ export function rateLimitGate({ limits, exempt }: RateLimitOptions): Gate {
 }
 
 /**
- * The same for any Connect server. Here the body of a unary request has been read when it is refused. A stream counts as
- * one call, when it begins.
+ * The same for any Connect server. Here the body of a unary request has been read when it is refused, and the answer to a
+ * call that was let through and fails does not say how its limit stands. A stream counts as one call, when it begins.
  */
 export function rateLimit({ limits, exempt, peerOf }: RateLimitInterceptorOptions): Interceptor {
   const isExempt = exemption(exempt);
   return (next) => async (request) => {
-    const peer = request.contextValues.get(callContextKey)?.peer ?? peerOf?.(request);
-    if (peer === LOCAL_PEER || isExempt(request.method)) {
+    const served = request.contextValues.get(callContextKey)?.peer;
+    if (served === LOCAL_PEER || isExempt(request.method)) {
       return next(request);
     }
-    const caller = callerKey(principalOf(request.contextValues), peer);
+    const caller = callerKey(principalOf(request.contextValues), served ?? peerOf?.(request));
     const decision = await limits.take({ method: request.method, caller });
     if (decision?.allowed === false) {
       throw rateLimitError(decision);
@@ -102,8 +102,8 @@ export function rateLimit({ limits, exempt, peerOf }: RateLimitInterceptorOption
 /** RESOURCE_EXHAUSTED that says which limit was reached, and when to come again. */
 export function rateLimitError(decision: LimitDecision): ConnectError {
   const { level, key, limit, retryAfterMs } = decision;
-  const subject = key === GLOBAL_KEY ? level : `${level}:${key}`;
-  const who = key === GLOBAL_KEY ? "the server has" : `${level} ${key} has`;
+  const subject = level === GLOBAL_LEVEL ? level : `${level}:${key}`;
+  const who = level === GLOBAL_LEVEL ? "the server has" : `${level} ${key} has`;
   const seconds = Math.max(1, Math.ceil(retryAfterMs / 1_000));
   return domainConnectError({
     code: Code.ResourceExhausted,
@@ -141,7 +141,7 @@ function inWords({ limit, periodMs, burst }: Required<RateLimit>): string {
 }
 
 /** What a descriptor's name decides is decided once. */
-function exemption(exempt: ReadonlySet<string> = defaultExempt): (method: DescMethod) => boolean {
+export function exemption(exempt: ReadonlySet<string> = defaultExempt): (method: DescMethod) => boolean {
   const known = new WeakMap<DescMethod, boolean>();
   return (method) => {
     let answer = known.get(method);
