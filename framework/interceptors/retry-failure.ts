@@ -85,7 +85,7 @@ function retryAfterMs(value: string, nowMs: number): number | undefined {
 }
 
 /** connect-node has ABORTED for a connection that was reset, and CANCELED for one that was closed under an HTTP/2 stream. */
-function isConnectionLost(error: ConnectError): boolean {
+export function isConnectionLost(error: ConnectError): boolean {
   switch (error.code) {
     case Code.Aborted:
       return causes(error).some((cause) => codeOf(cause) === "ECONNRESET");

@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { reportEvent } from "../report-event.ts";
 import { type BreakerOptions, type BreakerSettings, breakerSettings } from "./options.ts";
 import { SlidingCounts } from "./sliding-counts.ts";
 import type {
@@ -326,11 +327,7 @@ class CircuitBreaker implements Breaker {
   }
 
   #emit(event: DistributiveOmit<BreakerEvent, "name" | "at">): void {
-    try {
-      this.#onEvent?.({ ...event, name: this.name, at: this.#clock.now() });
-    } catch {
-      // A listener's failure is its own: a breaker that is between two states protects nobody.
-    }
+    reportEvent(this.#onEvent, { ...event, name: this.name, at: this.#clock.now() });
   }
 }
 

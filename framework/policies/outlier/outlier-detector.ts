@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from "../../clock.ts";
 import type { Outcome } from "../breaker/state.ts";
+import { reportEvent } from "../report-event.ts";
 import type { Flight } from "./in-flight.ts";
 import { type Evidence, Instance } from "./instance.ts";
 import { type OutlierOptions, type OutlierSettings, outlierSettings } from "./options.ts";
@@ -453,11 +454,7 @@ class Detector implements OutlierDetector {
   }
 
   #emit(event: DistributiveOmit<OutlierEvent, "at">): void {
-    try {
-      this.#onEvent?.({ ...event, at: this.#clock.now() });
-    } catch {
-      // A listener's failure is its own.
-    }
+    reportEvent(this.#onEvent, { ...event, at: this.#clock.now() });
   }
 }
 
