@@ -27,7 +27,7 @@ export {
   type CallLevelsOptions,
   callerKey,
   callLevels,
-  GLOBAL_KEY,
+  GLOBAL_LEVEL,
   type LimitedCall,
 } from "./rate-limit-levels.ts";
 export { canonicalBinary, requestKey, requestScope } from "./request-key.ts";
