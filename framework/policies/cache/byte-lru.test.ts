@@ -27,6 +27,15 @@ test("what alone is too large is not kept, nor what it was to replace", () => {
   expect([cache.size, cache.bytes, cache.evictions]).toEqual([0, 0, 0]);
 });
 
+test("values can be measured in one place", () => {
+  const cache = createByteLru<string>({ maxBytes: 5, bytesOf: (text) => text.length });
+  cache.set("a", "abc");
+  cache.set("b", "de");
+  expect(cache.bytes).toBe(5);
+  cache.set("c", "f");
+  expect([...cache.entries()].map(([key]) => key)).toEqual(["b", "c"]);
+});
+
 test("entries can be deleted while they are looked at", () => {
   const cache = createByteLru<number>();
   for (let index = 0; index < 10; index++) {

@@ -3,6 +3,8 @@ export interface ByteLruOptions<V> {
   readonly maxBytes?: number;
   /** The most entries held. Default: no limit. */
   readonly maxEntries?: number;
+  /** What a value takes, by the caller's reckoning, where `set` is not told. Default: 1, so that entries are counted. */
+  readonly bytesOf?: (value: V) => number;
   /** Called with each entry that has to make room for another one. */
   readonly onEvict?: (key: string, value: V) => void;
 }
@@ -17,10 +19,10 @@ export interface ByteLru<V> {
   /** Does not count as a use. */
   peek(key: string): V | undefined;
   /**
-   * Keeps a value that takes so many bytes, by the caller's reckoning. False: it alone takes more than there may be, and
-   * was not kept; what was there under its key is gone all the same.
+   * Keeps a value. False: it alone takes more than there may be, and was not kept; what was there under its key is gone
+   * all the same.
    */
-  set(key: string, value: V, bytes: number): boolean;
+  set(key: string, value: V, bytes?: number): boolean;
   delete(key: string): boolean;
   clear(): void;
   /** The entries, those used longest ago first. The one that was given last may be deleted on the way. */
@@ -42,7 +44,12 @@ interface Node<V> {
  * insertion, but V8 leaves a hole where an entry was, and finding the first entry steps over all of them.
  */
 export function createByteLru<V>(options: ByteLruOptions<V> = {}): ByteLru<V> {
-  const { maxBytes = 100 * 1024 * 1024, maxEntries = Number.POSITIVE_INFINITY, onEvict } = options;
+  const {
+    maxBytes = 100 * 1024 * 1024,
+    maxEntries = Number.POSITIVE_INFINITY,
+    bytesOf = () => 1,
+    onEvict,
+  } = options;
   const nodes = new Map<string, Node<V>>();
   let oldest: Node<V> | undefined;
   let newest: Node<V> | undefined;
@@ -107,7 +114,7 @@ export function createByteLru<V>(options: ByteLruOptions<V> = {}): ByteLru<V> {
       return node?.value;
     },
     peek: (key) => nodes.get(key)?.value,
-    set(key, value, size) {
+    set(key, value, size = bytesOf(value)) {
       const known = nodes.get(key);
       if (size > maxBytes || maxEntries < 1) {
         if (known !== undefined) {
