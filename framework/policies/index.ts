@@ -92,7 +92,7 @@ export type {
   ClaimRequest,
   ClaimResult,
   IdempotencyStore,
-  Outcome as IdempotentOutcome,
+  IdempotentOutcome,
 } from "./idempotency/store.ts";
 export type { OutlierOptions } from "./outlier/options.ts";
 export { createOutlierDetector, type OutlierDetector } from "./outlier/outlier-detector.ts";
