@@ -294,6 +294,8 @@ export class Broker {
         this.#postpone(lane, error);
       }
       this.#serve();
+      // Those who waited for it may have left.
+      this.#trimIdle();
       this.#dropIfEmpty(lane);
     });
     this.#openings.set(opening, { route, startedAt: this.#clock.monotonic() });
@@ -359,7 +361,7 @@ export class Broker {
   }
 
   #release(connection: Connection, outcome: Outcome): void {
-    const { failureThreshold, failureMinRequests, maxIdleConnections } = this.#limits;
+    const { failureThreshold, failureMinRequests } = this.#limits;
     connection.record(outcome);
     connection.active--;
     if (connection.gone) {
@@ -381,7 +383,11 @@ export class Broker {
       this.#idle.add(connection);
     }
     this.#serve();
-    if (this.#idle.size > maxIdleConnections) {
+    this.#trimIdle();
+  }
+
+  #trimIdle(): void {
+    if (this.#idle.size > this.#limits.maxIdleConnections) {
       this.#closeIdle(() => true);
     }
   }
