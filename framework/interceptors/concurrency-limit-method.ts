@@ -1,0 +1,79 @@
+import { type DescMethod, getOption, hasOption } from "@bufbuild/protobuf";
+import { Code, type ConnectError, type Interceptor } from "@connectrpc/connect";
+import { policy } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
+import { domainConnectError } from "../errors/connect-error.ts";
+
+export interface MethodConcurrencyOptions {
+  /** How many calls of a method may run at once; undefined: any number. Default: what its annotation says. */
+  readonly maxOf?: (method: DescMethod) => number | undefined;
+  /** What refused callers are told to wait, in milliseconds. Default: 1,000. */
+  readonly retryAfterMs?: number;
+}
+
+/**
+ * Lets as many calls of a method run at once as `(toolplane.annotations.v1.policy).max_concurrency` says, streams
+ * included, from their first to their last message. More are refused with RESOURCE_EXHAUSTED, not queued.
+ */
+export function methodConcurrency(options: MethodConcurrencyOptions = {}): Interceptor {
+  const { maxOf = annotatedMax, retryAfterMs = 1_000 } = options;
+  const places = new WeakMap<DescMethod, { readonly max: number; taken: number }>();
+
+  function placesOf(method: DescMethod): { readonly max: number; taken: number } {
+    let found = places.get(method);
+    if (found === undefined) {
+      found = { max: maxOf(method) ?? Number.POSITIVE_INFINITY, taken: 0 };
+      places.set(method, found);
+    }
+    return found;
+  }
+
+  return (next) => async (request) => {
+    const { method, signal } = request;
+    const place = placesOf(method);
+    if (place.max === Number.POSITIVE_INFINITY) {
+      return next(request);
+    }
+    if (place.taken >= place.max) {
+      throw tooMany(method, place.max, retryAfterMs);
+    }
+    place.taken += 1;
+    let held = true;
+    function release(): void {
+      if (held) {
+        held = false;
+        place.taken -= 1;
+        signal.removeEventListener("abort", release);
+      }
+    }
+    // Connect aborts it when the call is over, whatever its end.
+    signal.addEventListener("abort", release);
+    try {
+      const response = await next(request);
+      if (!response.stream) {
+        release();
+      }
+      return response;
+    } catch (error) {
+      release();
+      throw error;
+    }
+  };
+}
+
+function annotatedMax(method: DescMethod): number | undefined {
+  const max = hasOption(method, policy) ? getOption(method, policy).maxConcurrency : 0;
+  return max || undefined;
+}
+
+function tooMany(method: DescMethod, max: number, retryAfterMs: number): ConnectError {
+  const name = `${method.parent.typeName}/${method.name}`;
+  const description = `${max} ${max === 1 ? "call" : "calls"} at once`;
+  return domainConnectError({
+    code: Code.ResourceExhausted,
+    reason: "TOO_MANY_CALLS",
+    message: `${name} takes ${description}: try again later`,
+    retryAfterMs,
+    quotas: [{ subject: `method:${name}`, description }],
+    headers: { "Retry-After": String(Math.ceil(retryAfterMs / 1_000)) },
+  });
+}
