@@ -1,10 +1,10 @@
-import { Code } from "@connectrpc/connect";
-import { type Clock, DomainError, systemClock } from "@toolplane/framework";
+import { type Clock, systemClock } from "@toolplane/framework";
 import type { DurableStore, PurgeScope } from "@toolplane/framework/policies";
 import { sql } from "kysely";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
 import type { Database } from "../storage/database.ts";
+import { isTransientDatabaseError } from "../storage/transient.ts";
 import { digestOf, purgeChannel, readNotice, storable, subjectOf, writeNotice } from "./purge-notice.ts";
 import { type SweepLimits, sweep } from "./sweep.ts";
 
@@ -31,7 +31,6 @@ export interface PostgresCacheStore extends DurableStore {
 const CONCURRENT_READS = 4;
 /** A statement that deletes more than this may hold others up. */
 const DELETED_AT_ONCE = 1_000;
-const TRANSIENT = new Set([Code.Unavailable, Code.Aborted, Code.DeadlineExceeded, Code.ResourceExhausted]);
 
 /**
  * Opens the store and follows purges from then on.
@@ -212,7 +211,7 @@ export async function openPostgresCacheStore(
       return () => followers.delete(follower);
     },
 
-    isTransient: (error) => error instanceof DomainError && TRANSIENT.has(error.init.code),
+    isTransient: isTransientDatabaseError,
 
     sweep: sweepOnce,
 

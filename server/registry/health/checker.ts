@@ -1,9 +1,11 @@
 import type { Clock } from "@toolplane/framework";
+import { type BatcherOptions, createBatcher } from "@toolplane/framework/policies";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
 import { milliseconds } from "../../config/durations.ts";
 import type { SecretResolver } from "../../config/secrets.ts";
 import type { ConnectionPool } from "../../pool/connection-pool.ts";
+import { isTransientDatabaseError } from "../../storage/transient.ts";
 import {
   type Catalogue,
   type CatalogueInstance,
@@ -12,7 +14,6 @@ import {
 } from "../catalogue.ts";
 import type { HealthWrite } from "../store.ts";
 import { createTarget } from "../target.ts";
-import { createBatch } from "./batch.ts";
 import type { HealthHistoryStore, HealthRecord } from "./history-store.ts";
 import { type Finding, followGrpcHealth, probe } from "./probe.ts";
 
@@ -53,40 +54,46 @@ export interface Checker {
 /** A change of health waits this long for others, to be written with them. */
 const RECORD_DELAY_MS = 10;
 const HISTORY_DELAY_MS = 500;
+/** As many of either wait at most; then the oldest give way to newer ones. */
+const MAX_PENDING = 20_000;
 
 const THIS_PROCESS: Finding = { status: HealthStatus.HEALTHY, message: "This process" };
 
 export function createChecker(options: CheckerOptions): Checker {
   const { catalogue, pool, secrets, history, clock, logger, isLocal } = options;
-  const updates = createBatch<HealthWrite>({
-    clock,
-    delayMs: RECORD_DELAY_MS,
+  function createWriter<T>(
+    name: string,
+    given: Pick<BatcherOptions<T>, "maxDelayMs" | "maxItems" | "write">,
+  ) {
+    return createBatcher<T>({
+      ...given,
+      name,
+      clock,
+      maxPending: MAX_PENDING,
+      whenFull: "drop-oldest",
+      maxRetries: 2,
+      isTransient: isTransientDatabaseError,
+      onEvent(event) {
+        if (event.kind === "rejected") {
+          logger.warn({ err: event.error, count: event.items }, `${name} could not be stored`);
+        } else if (event.kind === "dropped") {
+          logger.warn({ count: event.items }, `${name} were dropped: the database is too slow`);
+        }
+      },
+    });
+  }
+
+  const updates = createWriter<HealthWrite>("results of health checks", {
+    maxDelayMs: RECORD_DELAY_MS,
     maxItems: 500,
-    maxWaiting: 20_000,
-    async write(items) {
-      try {
-        await options.record(items);
-      } catch (error) {
-        logger.warn({ err: error, instances: items.length }, "results of health checks could not be stored");
-      }
+    write: async (items) => {
+      await options.record(items);
     },
-    onDrop: (count) =>
-      logger.warn({ count }, "results of health checks were dropped: the database is too slow"),
   });
-  const records = createBatch<HealthRecord>({
-    clock,
-    delayMs: HISTORY_DELAY_MS,
+  const records = createWriter<HealthRecord>("the history of health checks", {
+    maxDelayMs: HISTORY_DELAY_MS,
     maxItems: 1_000,
-    maxWaiting: 20_000,
-    async write(items) {
-      try {
-        await history.append(items);
-      } catch (error) {
-        logger.warn({ err: error, checks: items.length }, "the history of health checks could not be stored");
-      }
-    },
-    onDrop: (count) =>
-      logger.warn({ count }, "health checks are missing from the history: the database is too slow"),
+    write: (items) => history.append(items),
   });
 
   function note(
@@ -99,14 +106,14 @@ export function createChecker(options: CheckerOptions): Checker {
     const { status, message } = finding;
     const time = new Date(clock.now());
     const record = { name, environment, version, instanceId: instance.id, status, message, latencyMs, time };
-    records.add(record);
+    void records.add(record);
     const known = catalogue.instance(instance.id)?.instance;
     const isChecked = service.spec.healthCheck?.kind.case !== "none";
     // Of one that was registered anew meanwhile, perhaps with another address, nothing was found.
     if (isChecked && known && isSameRegistration(known, instance)) {
       catalogue.noteChecked(instance.id, time);
       if (known.health !== status || known.healthMessage !== message) {
-        updates.add({ instanceId: instance.id, status, message, time });
+        void updates.add({ instanceId: instance.id, status, message, time });
       }
     }
     return record;
