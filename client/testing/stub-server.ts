@@ -4,6 +4,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { AdminService } from "@toolplane/gen/toolplane/admin/v1/admin_service_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import {
   HealthStatus,
@@ -34,11 +35,13 @@ export interface StubServer extends AsyncDisposable {
 export async function startStubServer(
   registry: Partial<ServiceImpl<typeof RegistryService>>,
   tools: Partial<ServiceImpl<typeof ToolService>> = {},
+  admin: Partial<ServiceImpl<typeof AdminService>> = {},
 ): Promise<StubServer> {
   const requests: Headers[] = [];
   const server = createServer(
     connectNodeAdapter({
-      routes: (router) => router.service(RegistryService, registry).service(ToolService, tools),
+      routes: (router) =>
+        router.service(RegistryService, registry).service(ToolService, tools).service(AdminService, admin),
       interceptors: [
         (next) => (request) => {
           requests.push(request.header);

@@ -27,15 +27,21 @@ export async function stats(context: Context, options: StatsOptions): Promise<un
 async function showOnce(context: Context, intervalMs: number): Promise<undefined> {
   const { admin } = await context.connect();
   if (!context.json) await context.note(context.paintErr.dim(`What goes on in ${formatMs(intervalMs)} …`));
-  const request = { interval: toDuration(intervalMs) };
-  const options = { signal: context.io.signal, timeoutMs: intervalMs + (context.timeoutMs ?? GRACE_MS) };
-  for await (const { stats: one } of admin.watchStats(request, options)) {
-    if (one === undefined) continue;
-    if (context.json) await context.printMessage(StatsSchema, one);
-    else await context.print(renderStats(context, one, { inbound: [], outbound: [] }));
-    return;
-  }
-  throw new ConnectError("the server ended the stream", Code.Unavailable);
+  const leave = new AbortController();
+  const messages = admin.watchStats(
+    { interval: toDuration(intervalMs) },
+    {
+      signal: AbortSignal.any([context.io.signal, leave.signal]),
+      timeoutMs: intervalMs + (context.timeoutMs ?? GRACE_MS),
+    },
+  );
+  const first = await messages[Symbol.asyncIterator]().next();
+  // Leaving the iteration would wait for the server to end the stream.
+  leave.abort();
+  const one = first.done ? undefined : first.value.stats;
+  if (one === undefined) throw new ConnectError("the server ended the stream", Code.Unavailable);
+  if (context.json) await context.printMessage(StatsSchema, one);
+  else await context.print(renderStats(context, one, { inbound: [], outbound: [] }));
 }
 
 /** Every interval on its own line. */

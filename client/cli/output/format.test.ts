@@ -1,6 +1,15 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
-import { count, firstSentence, formatAge, formatMs } from "./format.ts";
+import {
+  count,
+  firstSentence,
+  formatAge,
+  formatBytes,
+  formatMs,
+  formatNumber,
+  formatShare,
+  formatUntil,
+} from "./format.ts";
 import { formatJson } from "./json.ts";
 import { sparkline } from "./sparkline.ts";
 
@@ -33,6 +42,52 @@ describe("what people read", () => {
       "1 tool",
       "0 tools",
       "1,200 tools",
+    ]);
+  });
+
+  it("says how long it is until then", () => {
+    const until = (ms: number) => formatUntil(timestampFromMs(1e12 + ms), 1e12);
+    expect([until(-5), until(0), until(100), until(59_000), until(61_000)]).toEqual([
+      "now",
+      "now",
+      "in 1s",
+      "in 59s",
+      "in 2m",
+    ]);
+    expect(formatUntil(undefined, 0)).toBe("");
+  });
+
+  it("sizes up bytes", () => {
+    expect([0, 1_023, 1_024, 1_536, 10_240, 1_048_575, 2 ** 31].map(formatBytes)).toEqual([
+      "0 B",
+      "1023 B",
+      "1 KiB",
+      "1.5 KiB",
+      "10 KiB",
+      "1 MiB",
+      "2 GiB",
+    ]);
+  });
+
+  it("writes all and nothing as such, and what is nearly all or nearly nothing not", () => {
+    expect([0, 0.0001, 0.5, 0.984, 0.9999, 1].map(formatShare)).toEqual([
+      "0 %",
+      "0.1 %",
+      "50 %",
+      "98.4 %",
+      "99.9 %",
+      "100 %",
+    ]);
+  });
+
+  it("writes numbers as precisely as one looks at them", () => {
+    expect([0, 0.04213, 12.34, 123.456, 1_234_567.8, 5n].map(formatNumber)).toEqual([
+      "0",
+      "0.0421",
+      "12.3",
+      "123.5",
+      "1,234,567.8",
+      "5",
     ]);
   });
 
