@@ -1,4 +1,6 @@
 import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
@@ -373,6 +375,19 @@ describe("stats", () => {
       expect(child.exitCode ?? (await once(child, "close"))[0]).toBe(ExitCode.interrupted);
     },
   );
+
+  it("end after --timeout when none come", async () => {
+    const silent = createServer(() => {});
+    silent.listen(0, "127.0.0.1");
+    await once(silent, "listening");
+    const { port } = silent.address() as AddressInfo; // A TCP server has no other kind of address.
+    const { code } = await run(["stats", "--interval", "250ms", "--timeout", "100ms"], {
+      url: `http://127.0.0.1:${port}`,
+    });
+    silent.closeAllConnections();
+    silent.close();
+    expect(code).toBe(ExitCode.timeout);
+  });
 
   it("refuse an interval that is none", async () => {
     const { code, stderr } = await run(["stats", "--interval", "often"]);

@@ -1,6 +1,6 @@
 import { toJson } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { StatsSchema } from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
+import { type Stats, StatsSchema } from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
 import { createLogUpdate } from "log-update";
 import type { Interruption } from "../../index.ts";
 import { toDuration } from "../../tool-calls.ts";
@@ -28,17 +28,21 @@ async function showOnce(context: Context, intervalMs: number): Promise<undefined
   const { admin } = await context.connect();
   if (!context.json) await context.note(context.paintErr.dim(`What goes on in ${formatMs(intervalMs)} …`));
   const leave = new AbortController();
-  const messages = admin.watchStats(
-    { interval: toDuration(intervalMs) },
-    {
-      signal: AbortSignal.any([context.io.signal, leave.signal]),
-      timeoutMs: intervalMs + (context.timeoutMs ?? GRACE_MS),
-    },
+  // A deadline of the call itself would keep the process alive until it passes.
+  const timer = setTimeout(
+    () => leave.abort(new ConnectError("no statistics came in time", Code.DeadlineExceeded)),
+    intervalMs + (context.timeoutMs ?? GRACE_MS),
   );
-  const first = await messages[Symbol.asyncIterator]().next();
-  // Leaving the iteration would wait for the server to end the stream.
-  leave.abort();
-  const one = first.done ? undefined : first.value.stats;
+  const request = { interval: toDuration(intervalMs) };
+  const signal = AbortSignal.any([context.io.signal, leave.signal]);
+  let one: Stats | undefined;
+  try {
+    const first = await admin.watchStats(request, { signal, timeoutMs: 0 })[Symbol.asyncIterator]().next();
+    one = first.done ? undefined : first.value.stats;
+  } finally {
+    clearTimeout(timer);
+    leave.abort();
+  }
   if (one === undefined) throw new ConnectError("the server ended the stream", Code.Unavailable);
   if (context.json) await context.printMessage(StatsSchema, one);
   else await context.print(renderStats(context, one, { inbound: [], outbound: [] }));
