@@ -1,4 +1,5 @@
 import type { Clock } from "@toolplane/framework";
+import type { BatcherStats } from "@toolplane/framework/policies";
 import {
   type ListServicesRequest,
   type ListToolsRequest,
@@ -123,6 +124,8 @@ export interface Registry {
    * are any.
    */
   reportUnreachable(instanceId: string): void;
+  /** How what health checks find is being written. */
+  batchWriters(): readonly BatcherStats[];
 
   /** Checks instances now. */
   checkHealth(filter: ServiceFilter | undefined, signal: AbortSignal): Promise<HealthRecord[]>;
@@ -274,6 +277,7 @@ export async function createRegistry(parts: RegistryParts): Promise<Registry> {
       return reachable.length > 0 ? { ...tool, instances: reachable } : tool;
     },
     reportUnreachable: suspects.report,
+    batchWriters: checker.writers,
 
     checkHealth: health.check,
     listHealthChecks: health.list,

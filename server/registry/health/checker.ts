@@ -1,5 +1,5 @@
 import type { Clock } from "@toolplane/framework";
-import { type BatcherOptions, createBatcher } from "@toolplane/framework/policies";
+import { type BatcherOptions, type BatcherStats, createBatcher } from "@toolplane/framework/policies";
 import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
 import type { Logger } from "pino";
 import { milliseconds } from "../../config/durations.ts";
@@ -49,6 +49,8 @@ export interface Checker {
   ): Promise<void>;
   /** Writes what was found so far. */
   flush(): Promise<void>;
+  /** How what was found is being written. */
+  writers(): readonly BatcherStats[];
 }
 
 /** A change of health waits this long for others, to be written with them. */
@@ -164,5 +166,7 @@ export function createChecker(options: CheckerOptions): Checker {
       await updates.flush();
       await records.flush();
     },
+
+    writers: () => [updates.stats(), records.stats()],
   };
 }

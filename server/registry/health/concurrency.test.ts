@@ -70,6 +70,7 @@ function countingChecker() {
     },
     async follow() {},
     async flush() {},
+    writers: () => [],
   };
   return { checker, checked, most: () => most };
 }
