@@ -268,6 +268,14 @@ describe("the operator key", () => {
     expect(replica.logged.join("")).toContain("the operator key cannot be used");
   });
 
+  test("shares its name with no other key", async () => {
+    const replica = await startReplica(await createTestDatabaseUrl());
+    const name = "operator";
+    expect(await reasonOf(replica.admin(operatorKey).createApiKey({ name, role: Role.READER }))).toBe(
+      "INVALID_FIELDS",
+    );
+  });
+
   test("that can be guessed keeps the server from starting, and says how to make a better one", async () => {
     const url = await createTestDatabaseUrl();
     for (const key of ["short", "with spaces in it, though it is long enough"]) {

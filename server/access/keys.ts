@@ -4,6 +4,7 @@ import { Code } from "@connectrpc/connect";
 import {
   type Clock,
   DomainError,
+  invalidArgument,
   notFound,
   type Role,
   type Verdict,
@@ -16,6 +17,7 @@ import type { Database } from "../storage/database.ts";
 import { createKey, hashSecret, parseKey } from "./key-format.ts";
 import { openKeyRing } from "./key-ring.ts";
 import { createLastUse } from "./last-use.ts";
+import { OPERATOR_KEY_NAME } from "./operator-key.ts";
 import { createKeyStore, type KeyPosition, type KeyRecord } from "./store.ts";
 
 /** How long a key that is replaced goes on, unless it is said otherwise, in milliseconds. */
@@ -59,6 +61,7 @@ export interface KeyQuery {
 
 /** API keys: made, replaced, ended, and recognised without asking the database. */
 export interface Keys extends Verifier {
+  /** Throws INVALID_ARGUMENT for the name of the operator key. */
   create(spec: KeySpec): Promise<IssuedKey>;
   /** Throws NOT_FOUND, or FAILED_PRECONDITION for a key that is not taken any more. */
   rotate(id: string, rotation: Rotation): Promise<IssuedKey & { readonly previousExpireTime: Date }>;
@@ -152,6 +155,9 @@ export async function openKeys({ database, clock, logger }: KeysOptions): Promis
     },
 
     async create(spec) {
+      if (spec.name === OPERATOR_KEY_NAME) {
+        throw reservedName();
+      }
       const { key, token } = issue(spec);
       const stored = await store.change((writes) => writes.insert(key));
       logger.info({ id: key.id, name: key.name, role: key.role, by: spec.createdBy }, "API key created");
@@ -258,6 +264,16 @@ function readPosition(parts: readonly string[] | undefined): KeyPosition | undef
 
 function noKey(id: string): DomainError {
   return notFound("API key", id);
+}
+
+function reservedName(): DomainError {
+  return invalidArgument([
+    {
+      field: "name",
+      description: `"${OPERATOR_KEY_NAME}" is the name of the key in the server's configuration: choose another one`,
+      reason: "RESERVED_NAME",
+    },
+  ]);
 }
 
 function notActive({ id, name, role }: KeyRecord, state: KeyState): DomainError {

@@ -4,8 +4,8 @@ import type { SecretSource } from "@toolplane/gen/toolplane/config/v1/server_con
 import type { Logger } from "pino";
 import { describeSource, readSource } from "../config/secrets.ts";
 
-/** The principal of whoever shows the operator key. */
-const OPERATOR = "key:operator";
+/** Whoever shows the operator key has the principal `key:` and this; no other key may have the name. */
+export const OPERATOR_KEY_NAME = "operator";
 const MIN_LENGTH = 32;
 /** Fits into a header as it is. */
 const FORM = /^[!-~]+$/;
@@ -41,7 +41,7 @@ export function operatorKeyVerifier(source: SecretSource, env: NodeJS.ProcessEnv
         );
       }
       return usable && key !== undefined && isSame(token, key)
-        ? { kind: "accepted", identity: { id: OPERATOR, role: "operator" } }
+        ? { kind: "accepted", identity: { id: `key:${OPERATOR_KEY_NAME}`, role: "operator" } }
         : { kind: "foreign" };
     },
   };
