@@ -13,15 +13,23 @@ import {
 import { documentedDescriptors } from "@toolplane/gen/toolplane/documented_descriptors.js";
 import { createAccess } from "./access/access.ts";
 import { refuseOpenAddress } from "./access/open-address.ts";
+import { keyHandlers } from "./access/service.ts";
+import { type Admin, createAdmin } from "./admin/admin.ts";
+import { createAdminSources } from "./admin-sources.ts";
 import { createRpcBackend } from "./backends/rpc/backend.ts";
 import { createUtcpBackend } from "./backends/utcp/backend.ts";
+import { openToolCache } from "./cache/tool-cache.ts";
 import { createSecretResolver } from "./config/secrets.ts";
 import type { Settings } from "./config/settings.ts";
+import { openRequestIds } from "./idempotency/request-ids.ts";
+import { createInbound } from "./inbound.ts";
 import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
 import { createRegistry, OWN_SERVICE, type Registry } from "./registry/registry.ts";
 import { registryRoutes } from "./registry/service.ts";
 import { type Database, openDatabase } from "./storage/database.ts";
 import { createCaller } from "./tools/caller.ts";
+import { createIdempotentCalls } from "./tools/idempotent-calls.ts";
+import { createOutbound } from "./tools/outbound.ts";
 import { toolRoutes } from "./tools/service.ts";
 import { version } from "./version.ts";
 
@@ -64,17 +72,53 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
       }),
     );
     const { maxResultBytes, defaultTimeoutMs, defaultConcurrency } = settings.tools;
+    const inbound = parts.own(createInbound({ settings, database, clock, logger }));
+    const cache = await openToolCache({ settings, database, clock, logger, env });
+    if (cache) {
+      parts.own(cache);
+    }
+    const requestIds = parts.own(
+      await openRequestIds({ database, retentionMs: settings.inbound.idempotencyRetentionMs, clock, logger }),
+    );
+    const outbound = parts.own(
+      createOutbound({
+        settings: settings.outbound,
+        defaultTimeoutMs,
+        registry,
+        cache,
+        idempotent: createIdempotentCalls(requestIds, logger),
+        clock,
+        onBreakerChange: (event) => admin.breakerChanged(event),
+      }),
+    );
+    const admin: Admin = parts.own(
+      createAdmin({
+        clock,
+        version,
+        sources: createAdminSources({
+          inbound,
+          outbound,
+          pool,
+          cache,
+          streams: () => server.streams(),
+          batchWriters: () => registry.batchWriters(),
+          maxShared: settings.outbound.deduplication?.maxInFlight ?? 0,
+        }),
+        keyHandlers: keyHandlers(access.keys),
+      }),
+    );
     const caller = createCaller({
       registry,
       backends: [
         createRpcBackend({ pool, maxResultBytes }),
         createUtcpBackend({ pool, maxResultBytes, secrets, clock }),
       ],
+      outbound,
       clock,
-      defaultTimeoutMs,
+      onCall: (tool) => admin.callStarted(tool),
     });
     const documented = Buffer.from(documentedDescriptors, "base64");
-    const server = parts.own(
+    const server: Server = parts.own(
       await serve({
         name: OWN_SERVICE,
         version,
@@ -87,12 +131,19 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         drainTimeoutMs: settings.drainTimeoutMs,
         documented,
         register: false,
-        gates: access.required ? [access.gate] : [],
-        onDrain: () => registry.drain(),
+        gates: [admin.gate, ...(access.required ? [access.gate] : []), ...inbound.gates],
+        interceptors: inbound.interceptors,
+        http: [admin.http],
+        onCall: admin.onCall,
+        async onDrain() {
+          admin.drain();
+          await registry.drain();
+        },
         ready: () => database.ping(),
         routes(router) {
           registryRoutes(registry)(router);
           toolRoutes({ caller, clock, defaultConcurrency, maxResultBytes })(router);
+          admin.routes(router);
         },
       }),
     );

@@ -1,5 +1,5 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { Clock } from "@toolplane/framework";
+import { type Clock, DomainError } from "@toolplane/framework";
 
 /** A signal that ends with its caller or at a deadline, whichever is first. */
 export interface Timeout {
@@ -32,4 +32,10 @@ export function createTimeout(clock: Clock, timeoutMs: number, caller: AbortSign
       caller.removeEventListener("abort", onCallerLeft);
     },
   };
+}
+
+/** Whether something failed because its time was up. */
+export function isTimeout(error: unknown): boolean {
+  const code = error instanceof DomainError ? error.init.code : ConnectError.from(error).code;
+  return code === Code.DeadlineExceeded;
 }

@@ -82,7 +82,9 @@ export function exchangeOverH2(options: H2ExchangeOptions): Promise<"answered" |
   /** A handler that throws has no use for the rest. */
   const tell = (callback: () => void) => {
     try {
-      callback();
+      if (!over) {
+        callback();
+      }
     } catch (error) {
       giveUp(error);
     }
@@ -93,10 +95,8 @@ export function exchangeOverH2(options: H2ExchangeOptions): Promise<"answered" |
     );
 
   stream.on("headers", (headers, _flags, raw?: string[]) => {
-    if (!over) {
-      controller.rawHeaders = toRaw(raw);
-      tell(() => handler.onResponseStart?.(controller, Number(headers[":status"]), toRecord(headers), ""));
-    }
+    controller.rawHeaders = toRaw(raw);
+    tell(() => handler.onResponseStart?.(controller, Number(headers[":status"]), toRecord(headers), ""));
   });
   stream.on("response", (headers, _flags, raw?: string[]) => {
     const final = Number(headers[":status"]);
@@ -162,7 +162,9 @@ export function exchangeOverH2(options: H2ExchangeOptions): Promise<"answered" |
     abort,
     pause() {
       // The server cannot send what is not read.
-      timer.stop();
+      if (status !== undefined) {
+        timer.stop();
+      }
       stream.pause();
     },
     resume() {
@@ -174,8 +176,8 @@ export function exchangeOverH2(options: H2ExchangeOptions): Promise<"answered" |
     },
   });
   void sendBody(stream, request, {
-    onBodySent: (chunk) => !over && tell(() => handler.onBodySent?.(chunk)),
-    onRequestSent: () => !over && tell(() => handler.onRequestSent?.()),
+    onBodySent: (chunk) => tell(() => handler.onBodySent?.(chunk)),
+    onRequestSent: () => tell(() => handler.onRequestSent?.()),
     onFailed: giveUp,
   });
   return promise;

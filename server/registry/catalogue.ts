@@ -1,4 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import { createByteLru } from "@toolplane/framework/policies";
 import {
   type HealthStatus,
   type InstanceSpec,
@@ -6,7 +7,6 @@ import {
   type ServiceSpec,
   ServiceSpecSchema,
 } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { createLruCache } from "../lru-cache.ts";
 import { compareKeys, keyText, type ServiceKey } from "./service-key.ts";
 import { createSortedList } from "./sorted-list.ts";
 import type { InstanceRow, ServiceRow, Snapshot } from "./store.ts";
@@ -89,7 +89,7 @@ export interface Catalogue {
 }
 
 export function createCatalogue(): Catalogue {
-  const summaries = createLruCache<readonly string[]>(SUMMARY_LENGTH_KEPT);
+  const summaries = createByteLru<readonly string[]>({ maxBytes: SUMMARY_LENGTH_KEPT });
   const services = new Map<string, CatalogueService>();
   const ordered = createSortedList<CatalogueService>(compareKeys);
   const lineages = new Map<string, readonly CatalogueService[]>();

@@ -1,6 +1,6 @@
 import { notFound } from "@toolplane/framework";
+import { createByteLru } from "@toolplane/framework/policies";
 import type { Definition } from "../backends/source.ts";
-import { createLruCache } from "../lru-cache.ts";
 import type { CatalogueService } from "./catalogue.ts";
 import { describeKey } from "./service-key.ts";
 import type { Store } from "./store.ts";
@@ -14,7 +14,7 @@ export interface Definitions {
 }
 
 export function createDefinitions(store: Pick<Store, "definition">): Definitions {
-  const cache = createLruCache<Definition>(KEPT_BYTES);
+  const cache = createByteLru<Definition>({ maxBytes: KEPT_BYTES });
   const loading = new Map<string, Promise<Definition | undefined>>();
 
   async function load(digest: string): Promise<Definition | undefined> {

@@ -1,6 +1,6 @@
+import { createByteLru } from "@toolplane/framework/policies";
 import type { SchemaChange } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Logger } from "pino";
-import { createLruCache } from "../lru-cache.ts";
 import { diffTools } from "../schema/index.ts";
 import type { CatalogueService } from "./catalogue.ts";
 import { toolName } from "./messages.ts";
@@ -27,7 +27,7 @@ export function createDrift(store: Pick<Store, "toolSets">, logger: Logger): Dri
         return [];
       }
       for await (const { digest, bytes } of store.toolSets([previousToolSet])) {
-        const previous = decodeToolSet(digest, bytes, createLruCache(0));
+        const previous = decodeToolSet(digest, bytes, createByteLru({ maxBytes: 0 }));
         const changes = diffTools(previous.tools(), service.tools.tools());
         for (const change of changes) {
           change.tool = toolName(service, change.tool);

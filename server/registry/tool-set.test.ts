@@ -1,8 +1,8 @@
 import type { JsonObject } from "@bufbuild/protobuf";
+import { createByteLru } from "@toolplane/framework/policies";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { expect, test } from "vitest";
 import type { DiscoveredTool } from "../backends/source.ts";
-import { createLruCache } from "../lru-cache.ts";
 import { decodeToolSet, encodeToolSet, type ToolSet } from "./tool-set.ts";
 import { compareText } from "./version-order.ts";
 
@@ -24,7 +24,7 @@ function tool(name: string, inputSchema: JsonObject = { type: "object" }): Disco
 
 async function roundTrip(tools: readonly DiscoveredTool[]): Promise<ToolSet> {
   const { digest, bytes } = await encodeToolSet(tools);
-  return decodeToolSet(digest, bytes, createLruCache(100));
+  return decodeToolSet(digest, bytes, createByteLru({ maxBytes: 100 }));
 }
 
 test("tools survive packing, in order of their names", async () => {

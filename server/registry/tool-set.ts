@@ -2,8 +2,8 @@ import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { deflateRawSync, inflateRawSync } from "node:zlib";
 import type { JsonObject } from "@bufbuild/protobuf";
+import type { ByteLru } from "@toolplane/framework/policies";
 import type { DiscoveredTool } from "../backends/source.ts";
-import type { LruCache } from "../lru-cache.ts";
 import { compareText } from "./version-order.ts";
 
 /**
@@ -91,7 +91,7 @@ export interface ToolSet {
 }
 
 /** Chunks of summaries that were read lately, as lines. All tool sets share it, so what is unpacked stays bounded. */
-export type SummaryCache = LruCache<readonly string[]>;
+export type SummaryCache = ByteLru<readonly string[]>;
 
 export function decodeToolSet(digest: string, bytes: Uint8Array, cache: SummaryCache): ToolSet {
   const packed = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -42,6 +42,8 @@ export interface Database {
   /** Every error of its queries has gone through `toDatabaseError`. */
   readonly kysely: Kysely<Tables>;
   readonly kind: "private" | "shared";
+  /** The connections, for libraries that write their own statements. Errors are the driver's. */
+  readonly connections: Pick<pg.Pool, "query">;
   /**
    * Calls back for every notification on a channel. `onReconnect` is called after the connection was lost and is back:
    * notifications may have been missed, so the listener has to read what it follows again.
@@ -82,6 +84,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
 class OpenDatabase implements Database {
   readonly kysely: Kysely<Tables>;
   readonly kind: "private" | "shared";
+  readonly connections: Pick<pg.Pool, "query">;
   readonly #config: pg.ClientConfig;
   readonly #server: PrivatePostgres | undefined;
   readonly #pool: pg.Pool;
@@ -112,6 +115,7 @@ class OpenDatabase implements Database {
     const lost = (error: Error) => logger.debug({ err: error }, "lost a database connection");
     this.#pool.on("error", lost);
     this.#pool.on("connect", (client) => client.on("error", lost));
+    this.connections = this.#pool;
     this.kysely = new Kysely<Tables>({ dialect: createDialect(this.#pool, () => server?.outage()) });
     this.#listener = new Listener(config, logger, clock);
   }

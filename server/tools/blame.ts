@@ -1,4 +1,4 @@
-import { createLruCache } from "../lru-cache.ts";
+import { createByteLru } from "@toolplane/framework/policies";
 
 /** Services and tools of which it is remembered which instances failed. */
 const REMEMBERED = 10_000;
@@ -18,7 +18,7 @@ export interface Blame {
 }
 
 export function createBlame(): Blame {
-  const failing = createLruCache<Set<string>>(REMEMBERED);
+  const failing = createByteLru<Set<string>>({ maxEntries: REMEMBERED });
   return {
     succeeded(key) {
       failing.get(key)?.clear();

@@ -1,4 +1,4 @@
-import { createLruCache } from "../lru-cache.ts";
+import { createByteLru } from "@toolplane/framework/policies";
 
 /** Tools whose latencies are remembered. */
 const REMEMBERED = 10_000;
@@ -17,7 +17,7 @@ export interface Latencies {
 }
 
 export function createLatencies(): Latencies {
-  const averages = createLruCache<{ ms: number }>(REMEMBERED);
+  const averages = createByteLru<{ ms: number }>({ maxEntries: REMEMBERED });
   return {
     record(key, durationMs) {
       const average = averages.get(key);

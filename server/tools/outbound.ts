@@ -1,6 +1,6 @@
-import { Code, ConnectError } from "@connectrpc/connect";
-import { type Clock, DomainError } from "@toolplane/framework";
+import type { Clock } from "@toolplane/framework";
 import {
+  type BreakerEvent,
   type BreakerSet,
   type Coalescer,
   createBreakerSet,
@@ -9,6 +9,7 @@ import {
 } from "@toolplane/framework/policies";
 import type { OutboundSettings } from "../config/outbound.ts";
 import type { Registry } from "../registry/registry.ts";
+import { isTimeout } from "../timeout.ts";
 import { createInstanceChooser } from "./choose-instance.ts";
 import { type Answering, createDispatcher, type Dispatch, type Dispatcher } from "./dispatch.ts";
 import { createFallbacks, type Fallbacks } from "./fallback.ts";
@@ -33,6 +34,8 @@ export interface OutboundOptions {
   readonly idempotent: IdempotentCalls | undefined;
   readonly clock: Clock;
   readonly random?: (() => number) | undefined;
+  /** Told of every transition of a breaker. */
+  readonly onBreakerChange?: ((event: BreakerEvent) => void) | undefined;
 }
 
 /** Everything that protects backends, and callers from backends. */
@@ -47,14 +50,18 @@ export interface Outbound {
   readonly coalescer: Coalescer<Outcome> | undefined;
   readonly throttles: Throttles;
   readonly repetition: Repetition;
-  close(): void;
+  close(): Promise<void>;
 }
 
 export function createOutbound(options: OutboundOptions): Outbound {
   const { settings, registry, cache, idempotent, clock, random = Math.random } = options;
   const { breaker, outliers: outlierSettings, deduplication } = settings;
   const breakers =
-    breaker && createBreakerSet({ defaults: { ...breaker, clock, random }, maxBreakers: MAX_BREAKERS });
+    breaker &&
+    createBreakerSet({
+      defaults: { ...breaker, clock, random, onEvent: options.onBreakerChange },
+      maxBreakers: MAX_BREAKERS,
+    });
   const outliers = outlierSettings && createOutliers({ ...outlierSettings, clock });
   const coalescer =
     deduplication && createCoalescer<Outcome>({ ...deduplication, clock, mayOutlive: isTimeout });
@@ -72,7 +79,9 @@ export function createOutbound(options: OutboundOptions): Outbound {
     coalescer,
     throttles,
     repetition,
-    close: () => throttles.close(),
+    async close() {
+      throttles.close();
+    },
   };
 }
 
@@ -101,10 +110,4 @@ function openThrottled(dispatcher: Dispatcher, throttles: Throttles, dispatch: D
     )
     .catch(opened.reject);
   return opened.promise;
-}
-
-function isTimeout(error: unknown): boolean {
-  return (
-    (error instanceof DomainError ? error.init.code : ConnectError.from(error).code) === Code.DeadlineExceeded
-  );
 }

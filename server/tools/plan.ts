@@ -1,7 +1,7 @@
+import { createByteLru } from "@toolplane/framework/policies";
 import { Idempotency, Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { AuthorPolicy } from "../backends/invocation.ts";
 import type { FallbackSettings, OutboundSettings, ToolPolicySettings } from "../config/outbound.ts";
-import { createLruCache } from "../lru-cache.ts";
 import type { ResolvedTool } from "../registry/registry.ts";
 
 /** How calls of one tool are made. */
@@ -42,7 +42,9 @@ export function createPlans(
   defaultTimeoutMs: number,
 ): Plans {
   const patterns = outbound.tools.map((policy) => ({ policy, pattern: toPattern(policy.tool) }));
-  const known = createLruCache<{ readonly policy: ToolPolicySettings | undefined }>(REMEMBERED_TOOLS);
+  const known = createByteLru<{ readonly policy: ToolPolicySettings | undefined }>({
+    maxEntries: REMEMBERED_TOOLS,
+  });
 
   function policyFor(name: string): ToolPolicySettings | undefined {
     if (patterns.length === 0) {

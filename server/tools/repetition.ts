@@ -1,5 +1,6 @@
 import type { Clock } from "@toolplane/framework";
 import {
+  createByteLru,
   createHedger,
   createRetrier,
   createRetryBudget,
@@ -8,7 +9,6 @@ import {
   type Retrier,
 } from "@toolplane/framework/policies";
 import type { OutboundSettings } from "../config/outbound.ts";
-import { createLruCache } from "../lru-cache.ts";
 import { AttemptFailure } from "./attempt.ts";
 
 /** Services whose budgets are remembered. */
@@ -47,7 +47,7 @@ export function createRepetition(
   clock: Clock,
   random: () => number,
 ): Repetition {
-  const services = createLruCache<Repeaters>(REMEMBERED);
+  const services = createByteLru<Repeaters>({ maxEntries: REMEMBERED });
 
   function repeatersOf(service: string): Repeaters {
     const found = services.get(service);

@@ -18,7 +18,7 @@ afterAll(() => database.close());
 
 const echo = { tool: "s.Echo", input: { case: "arguments", value: { value: "hi" } } } as const;
 
-test("once a call has found an instance gone, no other call is sent there", async () => {
+test("once a call has found an instance gone it is made elsewhere, and no other call is sent there", async () => {
   const registry = await emptyRegistry(database);
   const call = openCaller(registry);
   const routes = {
@@ -34,13 +34,9 @@ test("once a call has found an instance gone, no other call is sent there", asyn
   await expect.poll(async () => answered.add((await call(echo)).instanceId).size, { interval: 1 }).toBe(2);
   await killed.close();
 
-  const firstFailure = async () => {
-    for (let count = 0; count < 1_000; count++) {
-      await call(echo);
-    }
-  };
-  await expect(firstFailure()).rejects.toMatchObject({ code: Code.Unavailable });
-
+  for (let count = 0; count < 20; count++) {
+    await call(echo);
+  }
   for (let count = 0; count < 200; count++) {
     expect((await call(echo)).instanceId).toBe("kept");
   }

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { DescMethod, FileRegistry } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { DomainError, notFound } from "@toolplane/framework";
-import { createLruCache } from "../../lru-cache.ts";
+import { createByteLru } from "@toolplane/framework/policies";
 import type { ConnectionPool } from "../../pool/index.ts";
 import type { Backend, Invoker } from "../invocation.ts";
 import type { Definition } from "../source.ts";
@@ -28,7 +28,7 @@ interface Loaded {
 export function createRpcBackend({ pool, maxResultBytes }: RpcBackendOptions): Backend {
   // The same bytes object is the same definition; equal bytes that were read anew are found by their digest.
   const byObject = new WeakMap<Uint8Array, Loaded>();
-  const byDigest = createLruCache<Loaded>(CACHED_BYTES);
+  const byDigest = createByteLru<Loaded>({ maxBytes: CACHED_BYTES });
 
   function load(definition: Definition): Loaded {
     const { bytes } = definition;

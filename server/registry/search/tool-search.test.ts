@@ -1,8 +1,8 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { createByteLru } from "@toolplane/framework/policies";
 import { Idempotency, Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { expect, test } from "vitest";
-import { createLruCache } from "../../lru-cache.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import type { CatalogueService } from "../catalogue.ts";
 import type { ToolPredicate } from "../filter.ts";
@@ -11,7 +11,7 @@ import { decodeToolSet, encodeToolSet } from "../tool-set.ts";
 import { createToolSearch, type ToolSearch } from "./tool-search.ts";
 
 const everything: ToolPredicate = { service: () => true, everyTool: true, tool: () => true };
-const summaries = createLruCache<never>(0);
+const summaries = createByteLru<never>({ maxBytes: 0 });
 
 /** What a test says about a tool: its name, description and tags. */
 type Words = readonly [name: string, description?: string, ...tags: string[]];

@@ -1,7 +1,10 @@
 import type { Kysely } from "kysely";
 import { registryMigration } from "./0001-registry.ts";
 import { failedHealthChecksMigration } from "./0002-failed-health-checks.ts";
+import { idempotencyMigration } from "./0003-idempotency.ts";
+import { responseCacheMigration } from "./0004-response-cache.ts";
 import { apiKeysMigration } from "./0005-api-keys.ts";
+import { rateLimitsMigration } from "./0006-rate-limits.ts";
 
 /** One step of the schema. Once released it never changes: a mistake is corrected by a further step. */
 export interface Migration {
@@ -15,5 +18,8 @@ export interface Migration {
 export const migrations: readonly Migration[] = [
   registryMigration,
   failedHealthChecksMigration,
+  idempotencyMigration,
+  responseCacheMigration,
   apiKeysMigration,
+  rateLimitsMigration,
 ];

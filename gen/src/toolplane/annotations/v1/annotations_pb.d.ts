@@ -152,7 +152,7 @@ export declare type PolicyOptions = Message<"toolplane.annotations.v1.PolicyOpti
   role: Role;
 
   /**
-   * A limit on each caller for this method alone, besides those of the server.
+   * A limit on all calls of the method together, besides those of the server.
    *
    * @generated from field: toolplane.annotations.v1.RateLimitOptions rate_limit = 2;
    */

@@ -1,0 +1,126 @@
+import type { ResponseCache } from "@toolplane/framework/policies";
+import type {
+  AdminSources,
+  BreakerSnapshot,
+  CacheSnapshot,
+  LimitSnapshot,
+  PoolSnapshot,
+} from "./admin/admin.ts";
+import type { Inbound } from "./inbound.ts";
+import type { ConnectionPool } from "./pool/index.ts";
+import { parseBreakerName } from "./tools/breakers.ts";
+import type { Outbound } from "./tools/outbound.ts";
+
+export interface AdminSourcesOptions {
+  readonly inbound: Inbound;
+  readonly outbound: Outbound;
+  readonly pool: ConnectionPool;
+  readonly cache: ResponseCache | undefined;
+  readonly streams: NonNullable<AdminSources["streams"]>;
+  readonly batchWriters: NonNullable<AdminSources["batchWriters"]>;
+  /** The most calls that can be joined at once. */
+  readonly maxShared: number;
+}
+
+/** What the admin service looks at, in its own terms. */
+export function createAdminSources(options: AdminSourcesOptions): AdminSources {
+  const { inbound, outbound, pool, cache, streams, batchWriters, maxShared } = options;
+  const { breakers, outliers, coalescer, throttles } = outbound;
+  const look = (name: string) =>
+    breakers
+      ?.list()
+      .flatMap(describeBreaker)
+      .find((breaker) => breaker.name === name);
+  return {
+    ...(breakers && {
+      breakers: {
+        list: () => breakers.list().flatMap(describeBreaker),
+        reset: (name) => (breakers.reset(name) ? look(name) : undefined),
+        isolate(name) {
+          if (!parseBreakerName(name)) {
+            return undefined;
+          }
+          breakers.isolate(name, "an operator asked for it");
+          return look(name);
+        },
+      },
+    }),
+    ...(outliers && {
+      ejections: {
+        list: () =>
+          outliers.list().flatMap(({ instance, group, state, ejections }) => {
+            const place = parseBreakerName(group);
+            return state.kind === "ejected" && place
+              ? [
+                  {
+                    instanceId: instance,
+                    service: place.service,
+                    environment: place.environment,
+                    version: place.version,
+                    reason: state.detail,
+                    ejectedAt: state.since,
+                    returnsAt: state.returnAt,
+                    ejections,
+                  },
+                ]
+              : [];
+          }),
+        total: () => outliers.total,
+        restore: (instanceId) => outliers.restore(instanceId),
+      },
+    }),
+    limits: {
+      list: (maxKeys) => [
+        ...inbound.limits.list(maxKeys),
+        ...throttles.list().map((throttle): LimitSnapshot => ({ level: "tool", ...throttle })),
+      ],
+      totals: () => [
+        ...inbound.limits.totals(),
+        ...throttles.list().map(({ allowed, refused }) => ({ level: "tool", allowed, refused })),
+      ],
+    },
+    ...(cache && {
+      caches: {
+        list: () => [describeCache(cache)],
+        purge: async ({ name, tool }) =>
+          name === undefined || name === cache.stats().name
+            ? cache.purge(tool === undefined ? { kind: "all" } : { kind: "tag", tag: tool })
+            : 0,
+      },
+    }),
+    ...(coalescer && {
+      deduplications: () => [{ name: "tools", maxInFlight: maxShared, ...coalescer.stats() }],
+    }),
+    pool: () => describePool(pool),
+    batchWriters,
+    streams,
+  };
+}
+
+function describeBreaker(
+  snapshot: ReturnType<NonNullable<Outbound["breakers"]>["list"]>[number],
+): BreakerSnapshot[] {
+  const place = parseBreakerName(snapshot.name);
+  return place ? [{ ...snapshot, ...place }] : [];
+}
+
+function describeCache(cache: ResponseCache): CacheSnapshot {
+  const stats = cache.stats();
+  return { ...stats, tampered: stats.durable?.tampered ?? 0, durable: stats.durable !== undefined };
+}
+
+function describePool(pool: ConnectionPool): PoolSnapshot {
+  const { connections, closed, waits, ...counts } = pool.stats();
+  return {
+    ...counts,
+    connections: connections.map(({ protocol = "h1", activeRequests, idleMs, ...connection }) => ({
+      ...connection,
+      protocol,
+      activeRequests,
+      idleMs: activeRequests > 0 ? undefined : idleMs,
+    })),
+    closures: closed,
+    meanWaitMs: waits.count === 0 ? 0 : waits.totalMs / waits.count,
+    maxWaitMs: waits.maxMs,
+  };
+}

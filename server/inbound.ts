@@ -1,0 +1,195 @@
+import { type DescMethod, getOption, hasOption } from "@bufbuild/protobuf";
+import type { Interceptor } from "@connectrpc/connect";
+import type { Clock, Gate, Logger } from "@toolplane/framework";
+import {
+  callLevels,
+  createConcurrencyLimit,
+  methodConcurrency,
+  rateLimitGate,
+} from "@toolplane/framework/interceptors";
+import {
+  type CounterStore,
+  createLimitSet,
+  createSharedLimitSet,
+  type LevelSnapshot,
+  postgresCounters,
+  type RateLimit,
+  redisCounters,
+} from "@toolplane/framework/policies";
+import { policy as policyOption } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
+import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import { Redis } from "ioredis";
+import type { LimitSnapshot, LimitSource } from "./admin/admin.ts";
+import { milliseconds } from "./config/durations.ts";
+import type { InboundSettings } from "./config/inbound.ts";
+import type { RateLimitSettings } from "./config/rate-limit.ts";
+import type { Settings } from "./config/settings.ts";
+import type { Database } from "./storage/database.ts";
+
+/** How long connecting to Redis may take, in milliseconds. */
+const REDIS_CONNECT_TIMEOUT_MS = 5_000;
+/** The longest pause between two attempts to connect, in milliseconds. */
+const REDIS_MAX_PAUSE_MS = 5_000;
+/** As good as no limit. */
+const UNLIMITED: RateLimit = { limit: 1_000_000_000, periodMs: 1_000, burst: 1_000_000_000 };
+
+export interface InboundOptions {
+  readonly settings: Pick<Settings, "inbound" | "redisUrl">;
+  readonly database: Pick<Database, "kind" | "connections">;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** What protects the server from its callers. */
+export interface Inbound {
+  /** To come after the gate that authenticates. */
+  readonly gates: readonly Gate[];
+  readonly interceptors: readonly Interceptor[];
+  readonly limits: LimitSource;
+  close(): Promise<void>;
+}
+
+export function createInbound({ settings, database, clock, logger }: InboundOptions): Inbound {
+  const { inbound, redisUrl } = settings;
+  const levels = callLevels({
+    global: inbound.global && toRateLimit(inbound.global),
+    service: inbound.perService && toRateLimit(inbound.perService),
+    services: toRateLimits(inbound.services),
+    limitOf: annotatedLimit,
+    caller: inbound.perCaller && toRateLimit(inbound.perCaller),
+    callers: toRateLimits(inbound.callers),
+    clock,
+  });
+  const redis = redisUrl === undefined ? undefined : connectRedis(redisUrl, logger);
+  const store = redis
+    ? { name: "redis", counters: redisCounters({ client: redis }) }
+    : database.kind === "shared"
+      ? { name: "postgresql", counters: postgresCounters({ pool: database.connections }) }
+      : undefined;
+  const shared = store && shareLimits(levels, store, clock, logger);
+  const limits = shared ?? createLimitSet(levels, { clock });
+  const concurrency =
+    inbound.concurrency &&
+    createConcurrencyLimit({
+      ...inbound.concurrency,
+      clock,
+      // How long tools take is their backends' business, and says nothing about this server's load.
+      limitOf: ({ parent }) => (parent.typeName === ToolService.typeName ? undefined : parent.typeName),
+    });
+
+  return {
+    gates: [rateLimitGate({ limits }), ...(concurrency ? [concurrency.gate] : [])],
+    interceptors: [methodConcurrency(), ...(concurrency ? [concurrency.interceptor] : [])],
+    limits: {
+      list(maxKeys) {
+        const where = store && (shared?.stats().store === "lost" ? "memory (store down)" : store.name);
+        return [
+          ...limits.snapshot(maxKeys).flatMap((level) => describeLevel(level, where)),
+          ...(concurrency?.stats() ?? []).map(
+            ({ name, limit, inFlight, admitted, refused }): LimitSnapshot => ({
+              level: "concurrency",
+              key: name,
+              kind: "concurrency",
+              limit,
+              remaining: Math.max(0, limit - inFlight),
+              allowed: admitted,
+              refused,
+            }),
+          ),
+        ];
+      },
+      totals: () => [
+        ...limits.snapshot(0).map(({ name, allowed, refused }) => ({ level: name, allowed, refused })),
+        ...(concurrency
+          ? [
+              {
+                level: "concurrency",
+                allowed: sum(concurrency.stats().map(({ admitted }) => admitted)),
+                refused: sum(concurrency.stats().map(({ refused }) => refused)),
+              },
+            ]
+          : []),
+      ],
+    },
+    async close() {
+      limits.close();
+      redis?.disconnect();
+    },
+  };
+}
+
+function shareLimits(
+  levels: ReturnType<typeof callLevels>,
+  { name, counters }: { readonly name: string; readonly counters: CounterStore },
+  clock: Clock,
+  logger: Logger,
+) {
+  return createSharedLimitSet({
+    levels,
+    store: counters,
+    clock,
+    onEvent(event) {
+      switch (event.kind) {
+        case "store_lost":
+          logger.warn({ err: event.cause, store: name }, "limits are counted locally: their store is down");
+          break;
+        case "store_back":
+          logger.info({ store: name, lostMs: event.lostMs }, "limits are counted in their store again");
+      }
+    },
+  });
+}
+
+/** Failing commands are what tells that Redis is down: nothing waits for a connection. */
+function connectRedis(url: string, logger: Logger): Redis {
+  const redis = new Redis(url, {
+    connectTimeout: REDIS_CONNECT_TIMEOUT_MS,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    retryStrategy: (attempts) => Math.min(attempts * 200, REDIS_MAX_PAUSE_MS),
+  });
+  // Without a listener, ioredis writes to the console.
+  redis.on("error", (error: Error) => logger.debug({ err: error }, "a connection to Redis failed"));
+  return redis;
+}
+
+function describeLevel({ name, limit, top }: LevelSnapshot, store: string | undefined): LimitSnapshot[] {
+  return top.map(({ key, allowed, refused, remaining, limit: own = limit }) => ({
+    level: name,
+    key,
+    kind: "rate",
+    limit: own.limit,
+    periodMs: own.periodMs,
+    burst: own.burst,
+    remaining,
+    allowed,
+    refused,
+    store,
+  }));
+}
+
+/** What a method's author says about calls of all callers together. */
+function annotatedLimit(method: DescMethod): RateLimit | undefined {
+  const limit = hasOption(method, policyOption) ? getOption(method, policyOption).rateLimit : undefined;
+  return limit?.requests
+    ? {
+        limit: limit.requests,
+        periodMs: milliseconds(limit.period, 60_000),
+        ...(limit.burst === 0 ? {} : { burst: limit.burst }),
+      }
+    : undefined;
+}
+
+function toRateLimit({ requests, periodMs, burst }: RateLimitSettings): RateLimit {
+  return { limit: requests, periodMs, burst };
+}
+
+function toRateLimits(limits: InboundSettings["services"]): Record<string, RateLimit> {
+  return Object.fromEntries(
+    [...limits].map(([name, limit]) => [name, limit ? toRateLimit(limit) : UNLIMITED]),
+  );
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
