@@ -44,6 +44,9 @@ export interface AdminOptions {
   readonly keyHandlers: KeyHandlers;
 }
 
+/** How old lists of breakers and ejections may be where they are only counted, in milliseconds. */
+const GLANCE_MS = 1_000;
+
 export function createAdmin({ clock, version, sources, keyHandlers }: AdminOptions): Admin {
   const inbound = createInboundMeter();
   const outbound = createOutboundMeter(clock);
@@ -62,9 +65,20 @@ export function createAdmin({ clock, version, sources, keyHandlers }: AdminOptio
     }
   }
 
+  // There may be tens of thousands, which take 20 ms to list: those who only count them share one list.
+  const { breakers, ejections } = sources;
+  const glance: AdminSources = {
+    ...sources,
+    ...(breakers && {
+      breakers: { ...breakers, list: rememberFor(GLANCE_MS, clock, () => breakers.list()) },
+    }),
+    ...(ejections && {
+      ejections: { ...ejections, list: rememberFor(GLANCE_MS, clock, () => ejections.list()) },
+    }),
+  };
   const runtime = createRuntime({ clock, version, running: inbound, gauges });
-  const metrics = createMetrics({ inbound, outbound, runtime, sources, breakerTransitions });
-  const stats = createStatsFeed({ clock, inbound, outbound, runtime, sources });
+  const metrics = createMetrics({ inbound, outbound, runtime, sources: glance, breakerTransitions });
+  const stats = createStatsFeed({ clock, inbound, outbound, runtime, sources: glance });
   return {
     routes: adminRoutes({ sources, metrics, runtime, stats, keyHandlers }),
     http: metrics.http,
@@ -83,5 +97,17 @@ export function createAdmin({ clock, version, sources, keyHandlers }: AdminOptio
       stats.close();
       runtime.close();
     },
+  };
+}
+
+/** Reads again only when what was read before is older than `ms`. */
+function rememberFor<T>(ms: number, clock: Clock, read: () => T): () => T {
+  let last: { readonly at: number; readonly value: T } | undefined;
+  return () => {
+    const now = clock.monotonic();
+    if (last === undefined || now - last.at >= ms) {
+      last = { at: now, value: read() };
+    }
+    return last.value;
   };
 }

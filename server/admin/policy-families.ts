@@ -64,7 +64,7 @@ function breakerFamilies(breakers: readonly BreakerSnapshot[]): MetricFamily[] {
 
 function limitFamilies(limits: LimitSource): MetricFamily[] {
   const moving = limits
-    .list(MAX_LIMITS)
+    .list(0)
     .filter(({ kind }) => kind !== "rate")
     .slice(0, MAX_LIMITS);
   return [

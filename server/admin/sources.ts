@@ -62,7 +62,10 @@ export interface EjectionSnapshot {
 }
 
 export interface LimitSource {
-  /** The limits with their keys; of a level with many keys, the `maxKeys` busiest. */
+  /**
+   * The limits with their keys; of a level with a key for each caller or service, the `maxKeys` busiest. 0 is quick: it
+   * leaves those levels out.
+   */
   list(maxKeys: number): readonly LimitSnapshot[];
   /** By level, of all keys, those that are forgotten included. */
   totals(): readonly LimitTotals[];

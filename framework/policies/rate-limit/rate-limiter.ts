@@ -191,6 +191,9 @@ class KeyedLimiter implements RateLimiter {
   }
 
   top(count: number): KeyUse[] {
+    if (count <= 0) {
+      return [];
+    }
     const now = this.#clock.monotonic();
     const uses = (slot: number) => (this.#allowedOf[slot] ?? 0) + (this.#refusedOf[slot] ?? 0);
     const best: number[] = [];
