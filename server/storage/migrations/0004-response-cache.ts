@@ -2,9 +2,9 @@ import { sql } from "kysely";
 import type { Migration } from "./index.ts";
 
 const statements = [
-  // Logged, although answers can be had again and unlogged rows are written some 20 % faster (measured): an unlogged table
-  // is empty after a crash and on every standby, and answers
-  // of language models cost money. Writing it does not wait for the disk instead.
+  // Logged, although answers can be had again and unlogged rows are written some 20 % faster (measured): an unlogged
+  // table is empty after a crash and on every standby, and answers of language models cost money. Writes do not wait for
+  // the disk instead.
   `CREATE TABLE response_cache (
     cache text COLLATE "C" NOT NULL,
     -- SHA-256: keys may be of any length, and nobody has to read them.
