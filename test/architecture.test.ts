@@ -18,9 +18,12 @@ const domains: Record<string, readonly string[]> = {
   pool: [],
   backends: ["schema", "pool", "config"],
   storage: [],
-  cache: ["storage", "config"],
   registry: ["backends", "schema", "pool", "storage", "config"],
   tools: ["registry/registry.ts", "backends", "config"],
+  idempotency: ["storage/database.ts"],
+  cache: ["storage", "config"],
+  access: ["storage", "config"],
+  admin: ["config/durations.ts"],
 };
 
 /** Neither a domain nor a part of one. */

@@ -1,4 +1,7 @@
 import { randomBytes } from "node:crypto";
+import * as http from "node:http";
+import * as http2 from "node:http2";
+import type { AddressInfo } from "node:net";
 import { create, createFileRegistry, type DescMethodUnary, setExtension } from "@bufbuild/protobuf";
 import {
   FileDescriptorProtoSchema,
@@ -17,12 +20,13 @@ import {
   type Interceptor,
 } from "@connectrpc/connect";
 import {
+  connectNodeAdapter,
   createConnectTransport,
   createGrpcTransport,
   createGrpcWebTransport,
 } from "@connectrpc/connect-node";
 import { ToolOptionsSchema, tool } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { createMemoryStore } from "../policies/cache/test-support/memory-store.ts";
 import { createFakeClock } from "../test-support/fake-clock.ts";
 import { sampleImplementation } from "../test-support/sample-implementation.ts";
@@ -276,6 +280,39 @@ test("in a server made without this framework, principals set by its own interce
   }
   expect(texts).toEqual(["a 1", "a 2", "a 1"]);
 });
+
+test.each(["http/1.1", "h2c"])(
+  "a plain Connect server caches over each of its protocols: %s",
+  async (protocol) => {
+    const { interceptor } = createResponseCaching({ name: "plain", ttlMs: () => MINUTE });
+    let calls = 0;
+    const handler = connectNodeAdapter({
+      routes: (router) => {
+        router.service(SampleService, {
+          ...sampleImplementation,
+          echo: ({ value }) => ({ value: `${value} ${++calls}` }),
+        });
+      },
+      interceptors: [interceptor],
+    });
+    const server = protocol === "h2c" ? http2.createServer(handler) : http.createServer(handler);
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    onTestFinished(() => {
+      server.close();
+    });
+    const { port } = server.address() as AddressInfo;
+    for (const [name, connect] of Object.entries(transports)) {
+      const isHttp2 = name.includes("HTTP/2");
+      if (isHttp2 === (protocol === "h2c")) {
+        const client = createClient(SampleService, connect(`http://127.0.0.1:${port}`));
+        const first = await ask(client, "a".repeat(5_000));
+        const second = await ask(client, "a".repeat(5_000));
+        expect([name, second.text, second.cache]).toEqual([name, first.text, "hit"]);
+      }
+    }
+    expect(calls).toBeGreaterThan(0);
+  },
+);
 
 test("what one caller does to its answer does not reach the next", async () => {
   const store = createMemoryStore();

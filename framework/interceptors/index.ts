@@ -6,6 +6,13 @@ export {
 } from "./cache-responses.ts";
 export { type CircuitBreakerOptions, circuitBreaker } from "./circuit-breaker.ts";
 export {
+  type ConcurrencyLimit,
+  type ConcurrencyLimitOptions,
+  createConcurrencyLimit,
+  type NamedConcurrencyStats,
+} from "./concurrency-limit.ts";
+export { type MethodConcurrencyOptions, methodConcurrency } from "./concurrency-limit-method.ts";
+export {
   createDeduplication,
   type Deduplication,
   type DeduplicationOptions,
@@ -14,7 +21,17 @@ export {
 } from "./deduplicate.ts";
 export { type HedgeOptions, hedge } from "./hedge.ts";
 export {
+  createRequestIds,
+  idempotencyKeyHeader,
+  type RequestIdOptions,
+  type RequestIds,
+  replayedHeader,
+  requestIdOf,
+} from "./idempotency.ts";
+export {
   defaultExempt,
+  exemption,
+  LOCAL_PEER,
   type RateLimitInterceptorOptions,
   type RateLimitOptions,
   rateLimit,

@@ -69,7 +69,7 @@ export function createOutbound(options: OutboundOptions): Outbound {
   const repetition = createRepetition(settings.retry, clock, random);
   const chooser = createInstanceChooser(random);
   const dispatcher = createDispatcher({ registry, chooser, repetition, breakers, outliers, clock });
-  const unary = createUnaryCaller({ dispatcher, throttles, coalescer, cache, idempotent, clock });
+  const unary = createUnaryCaller({ dispatcher, throttles, coalescer, cache, idempotent });
   return {
     plans: createPlans(settings, options.defaultTimeoutMs),
     unary: createFallbacks({ call: (dispatch) => unary.call(dispatch), clock }),

@@ -1,5 +1,5 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Clock, DomainError } from "@toolplane/framework";
+import { DomainError } from "@toolplane/framework";
 import type { Coalescer, ResponseCache } from "@toolplane/framework/policies";
 import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Output } from "../backends/invocation.ts";
@@ -28,7 +28,6 @@ export interface UnaryOptions {
   readonly cache: ResponseCache | undefined;
   /** Undefined: a request id is only passed on. */
   readonly idempotent: IdempotentCalls | undefined;
-  readonly clock: Clock;
 }
 
 /** Calls tools that answer with one result, so that it can be shared and kept. */
@@ -37,7 +36,7 @@ export interface UnaryCaller {
 }
 
 export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
-  const { dispatcher, throttles, coalescer, cache, idempotent, clock } = options;
+  const { dispatcher, throttles, coalescer, cache, idempotent } = options;
 
   function send(call: Dispatch): Promise<Outcome> {
     return throttles.run(
@@ -65,19 +64,19 @@ export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
   }
 
   /**
-   * The call as it is made for several callers: as long as any of them waits, and with time enough for those who come
-   * later, since a backend that is told the first one's deadline would fail them all.
+   * The call as it is made for several callers, for as long as any of them waits. A backend is told the deadline of the
+   * first; when that fails those who have more time, it is made once more for them.
    */
-  function forAll(call: Dispatch, signal: AbortSignal): Dispatch {
-    return { ...call, signal, deadline: Math.max(call.deadline, clock.now() + call.plan.timeoutMs) };
+  function forAll(call: Dispatch, signal: AbortSignal, deadline = call.deadline): Dispatch {
+    return { ...call, signal, deadline };
   }
 
   async function cached(kept: ResponseCache, call: Dispatch): Promise<Outcome> {
     let loaded: Outcome | undefined;
     const answer = await kept.getOrLoad(
       callKey(call),
-      async (signal) => {
-        loaded = await send(forAll(call, signal));
+      async (signal, { deadline }) => {
+        loaded = await send(forAll(call, signal, deadline));
         return { value: loaded.output.bytes() };
       },
       {
@@ -100,7 +99,7 @@ export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
   }
 
   async function shared(flights: Coalescer<Outcome>, call: Dispatch): Promise<Outcome> {
-    return flights.run(callKey(call), (signal) => send(forAll(call, signal)), {
+    return flights.run(callKey(call), (signal, { deadline }) => send(forAll(call, signal, deadline)), {
       signal: call.signal,
       deadline: call.deadline,
       copy: (outcome) => ({ ...outcome, attempts: 0, source: ResultSource.SHARED }),

@@ -278,6 +278,22 @@ describe("by hand", () => {
   });
 });
 
+test("failures in a row can be all that counts, and be without meaning", () => {
+  const row = setUp({ failureRate: Number.POSITIVE_INFINITY }).breaker;
+  for (let call = 0; call < 20; call++) {
+    report(row, "success", "failure", "failure");
+  }
+  expect(row.snapshot()).toMatchObject({ state: { kind: "closed" }, window: { calls: 0 } });
+  report(row, "failure");
+  expect(row.state).toBe("open");
+
+  const rate = setUp({ consecutiveFailures: Number.POSITIVE_INFINITY }).breaker;
+  report(rate, ...Array<Outcome>(9).fill("failure"));
+  expect(rate.state).toBe("closed");
+  report(rate, "failure");
+  expect(rate.snapshot().state).toMatchObject({ kind: "open", cause: "failure-rate" });
+});
+
 test("a listener that throws does not keep a breaker from its next state", () => {
   const { breaker, clock } = setUp({
     onEvent() {

@@ -101,6 +101,7 @@ class CircuitBreaker implements Breaker {
   readonly #onEvent: ((event: BreakerEvent) => void) | undefined;
   readonly #window: SlidingCounts;
   readonly #timesCalls: boolean;
+  readonly #hasWindow: boolean;
 
   #state: State = { kind: "closed" };
   #since: number;
@@ -120,6 +121,7 @@ class CircuitBreaker implements Breaker {
     this.#onEvent = options.onEvent;
     this.#window = new SlidingCounts({ windowMs: this.#settings.windowMs, buckets: BUCKETS, columns: 3 });
     this.#timesCalls = Number.isFinite(this.#settings.slowCallMs);
+    this.#hasWindow = this.#timesCalls || Number.isFinite(this.#settings.failureRate);
     this.#since = this.#clock.now();
   }
 
@@ -169,7 +171,7 @@ class CircuitBreaker implements Breaker {
     if (outcome === "ignored") {
       return;
     }
-    const now = this.#clock.monotonic();
+    const now = this.#hasWindow ? this.#clock.monotonic() : 0;
     const slow = this.#timesCalls && (durationMs ?? now - permit.grantedAt) >= this.#settings.slowCallMs;
     if (outcome === "failure") {
       this.#lastFailure = { text: (failure ?? "").slice(0, MAX_TEXT), at: this.#clock.now() };
@@ -220,27 +222,25 @@ class CircuitBreaker implements Breaker {
   #count(outcome: "success" | "failure", slow: boolean, now: number): void {
     const { consecutiveFailures, minimumCalls, failureRate, slowCallRate } = this.#settings;
     const window = this.#window;
-    window.add(CALLS, now);
-    if (slow) {
-      window.add(SLOW, now);
-    }
-    const enough = window.sum(CALLS) >= minimumCalls;
-    if (outcome === "success") {
-      this.#consecutiveFailures = 0;
-    } else {
-      window.add(FAILURES, now);
-      this.#consecutiveFailures++;
-      if (this.#consecutiveFailures >= consecutiveFailures) {
-        this.#open("closed", "consecutive-failures");
-        return;
+    const failed = outcome === "failure";
+    this.#consecutiveFailures = failed ? this.#consecutiveFailures + 1 : 0;
+    if (this.#hasWindow) {
+      window.add(CALLS, now);
+      if (failed) {
+        window.add(FAILURES, now);
       }
-      if (enough && window.sum(FAILURES) / window.sum(CALLS) >= failureRate) {
+      if (slow) {
+        window.add(SLOW, now);
+      }
+    }
+    if (this.#consecutiveFailures >= consecutiveFailures) {
+      this.#open("closed", "consecutive-failures");
+    } else if ((failed || slow) && window.sum(CALLS) >= minimumCalls) {
+      if (failed && window.sum(FAILURES) / window.sum(CALLS) >= failureRate) {
         this.#open("closed", "failure-rate");
-        return;
+      } else if (slow && window.sum(SLOW) / window.sum(CALLS) >= slowCallRate) {
+        this.#open("closed", "slow-call-rate");
       }
-    }
-    if (slow && enough && window.sum(SLOW) / window.sum(CALLS) >= slowCallRate) {
-      this.#open("closed", "slow-call-rate");
     }
   }
 

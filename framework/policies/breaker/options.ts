@@ -9,7 +9,10 @@ export interface BreakerOptions {
   readonly consecutiveFailures?: number | undefined;
   /** The window over which rates are taken, in milliseconds. Default: 60,000. It moves on in steps of a twentieth. */
   readonly windowMs?: number | undefined;
-  /** The share of failures in the window that opens it, above 0 and up to 1. Default: 0.5. */
+  /**
+   * The share of failures in the window that opens it, above 0 and up to 1. `Infinity`: none does, and unless slow calls
+   * count there is no window at all, which saves looking at the clock. Default: 0.5.
+   */
   readonly failureRate?: number | undefined;
   /** The share of slow calls in the window, failed ones included, that opens it, above 0 and up to 1. Default: 0.8. */
   readonly slowCallRate?: number | undefined;
@@ -78,7 +81,12 @@ export function breakerSettings(options: BreakerOptions): BreakerSettings {
   const { consecutiveFailures, failureRate, slowCallRate, minimumCalls, probes, jitter } = settings;
   demand("consecutiveFailures", consecutiveFailures >= 1, "at least 1");
   demand("windowMs", settings.windowMs > 0 && Number.isFinite(settings.windowMs), "above 0");
-  demand("failureRate", failureRate > 0 && failureRate <= 1, "above 0 and at most 1");
+  const noRate = failureRate === Number.POSITIVE_INFINITY;
+  demand(
+    "failureRate",
+    failureRate > 0 && (failureRate <= 1 || noRate),
+    "above 0 and at most 1, or Infinity",
+  );
   demand("slowCallRate", slowCallRate > 0 && slowCallRate <= 1, "above 0 and at most 1");
   demand("slowCallMs", settings.slowCallMs > 0, "above 0");
   demand("minimumCalls", minimumCalls >= 1, "at least 1");

@@ -59,7 +59,6 @@ test("a queue that is full refuses", async () => {
   const cap = createFixedConcurrency({ limit: 2, maxWaiting: 1, onEvent: (event) => events.push(event) });
   const results = [1, 2, 3].map((number) => cap.run(piece(number)));
   await expect(cap.run(piece(4))).rejects.toThrow(new ConcurrencyRefusedError("full"));
-  await settled();
   await expect(cap.run(piece(4))).rejects.toMatchObject({ reason: "full" });
   expect(events).toEqual([
     { kind: "refused", reason: "full" },
@@ -70,6 +69,11 @@ test("a queue that is full refuses", async () => {
     await settled();
   }
   await expect(Promise.all(results)).resolves.toEqual([1, 2, 3]);
+});
+
+test("bounds that are none are refused", () => {
+  expect(() => createFixedConcurrency({ limit: 0 })).toThrow(RangeError);
+  expect(() => createFixedConcurrency({ maxWaiting: -1 })).toThrow(RangeError);
 });
 
 test("what waits can be left, and makes room", async () => {

@@ -1,6 +1,6 @@
-import pLimit from "p-limit";
 import { type Clock, systemClock } from "../../clock.ts";
 import { reportEvent } from "../report-event.ts";
+import { createWaitingLine } from "./waiting-line.ts";
 
 export interface FixedConcurrencyOptions {
   /** How much is done at once. Default: 5. */
@@ -60,42 +60,25 @@ export interface FixedConcurrencyStats {
   readonly refused: number;
 }
 
-/** So many abandoned entries of the queue are tolerated, and as many as there are that still wait. */
-const MAX_ABANDONED = 32;
+interface Waiter {
+  begin(): void;
+  refuse(reason: FixedConcurrencyRefusal): void;
+}
 
-/** A cap on what is done at once: p-limit with a bounded queue that can be left. */
+/**
+ * A cap on what is done at once, with a bounded queue that can be left: p-limit keeps what nobody waits for any more until
+ * its turn comes, which is never while the work before it hangs.
+ */
 export function createFixedConcurrency(options: FixedConcurrencyOptions = {}): FixedConcurrency {
   const { limit = 5, maxWaiting = 1_000, clock = systemClock, onEvent } = options;
-  const queue = pLimit(limit);
-  /** What has not begun, in the order in which it came. */
-  const waiting = new Set<Waiter>();
+  if (!(limit >= 1 && maxWaiting >= 0)) {
+    throw new RangeError("a cap needs a limit from 1 and a queue from 0 up");
+  }
+  const waiting = createWaitingLine<Waiter>();
   let running = 0;
   let begun = 0;
   let refused = 0;
   let closed = false;
-
-  interface Waiter {
-    readonly begin: () => Promise<void>;
-    readonly refuse: (reason: FixedConcurrencyRefusal) => void;
-  }
-
-  function enqueue(waiter: Waiter): void {
-    void queue(() => (waiting.has(waiter) ? waiter.begin() : undefined));
-  }
-
-  /**
-   * p-limit keeps what nobody waits for any more until its turn comes, which is never while the work before it hangs:
-   * when there is too much of it, the queue is made anew.
-   */
-  function forget(waiter: Waiter): void {
-    waiting.delete(waiter);
-    if (queue.pendingCount > 2 * waiting.size + MAX_ABANDONED) {
-      queue.clearQueue();
-      for (const other of waiting) {
-        enqueue(other);
-      }
-    }
-  }
 
   function refusal(reason: FixedConcurrencyRefusal): ConcurrencyRefusedError {
     refused += 1;
@@ -103,65 +86,69 @@ export function createFixedConcurrency(options: FixedConcurrencyOptions = {}): F
     return new ConcurrencyRefusedError(reason);
   }
 
+  async function perform<T>(work: () => Promise<T>): Promise<T> {
+    running += 1;
+    begun += 1;
+    try {
+      return await work();
+    } finally {
+      running -= 1;
+      waiting.first?.item.begin();
+    }
+  }
+
+  function wait<T>(work: () => Promise<T>, waitMs: number, signal: AbortSignal | undefined): Promise<T> {
+    return new Promise((resolve, reject) => {
+      function leave(): void {
+        waiting.leave(place);
+        signal?.removeEventListener("abort", abort);
+        cancelTimer?.();
+      }
+      function abort(): void {
+        leave();
+        reject(signal?.reason);
+      }
+      const waiter: Waiter = {
+        begin() {
+          leave();
+          resolve(perform(work));
+        },
+        refuse(reason) {
+          leave();
+          reject(refusal(reason));
+        },
+      };
+      const cancelTimer = Number.isFinite(waitMs)
+        ? clock.after(waitMs, () => waiter.refuse("deadline"))
+        : undefined;
+      signal?.addEventListener("abort", abort, { once: true });
+      const place = waiting.join(waiter);
+    });
+  }
+
   return {
-    run<T>(work: () => Promise<T>, { signal, deadline }: WaitOptions = {}) {
-      if (signal?.aborted) {
-        return Promise.reject(signal.reason);
-      }
+    async run(work, { signal, deadline } = {}) {
+      signal?.throwIfAborted();
       if (closed) {
-        return Promise.reject(refusal("closed"));
-      }
-      // p-limit begins in a later turn: what it will begin then does not wait.
-      if (waiting.size - Math.max(0, limit - running) >= maxWaiting) {
-        return Promise.reject(refusal("full"));
+        throw refusal("closed");
       }
       const waitMs = deadline === undefined ? Number.POSITIVE_INFINITY : deadline - clock.now();
       if (waitMs <= 0) {
-        return Promise.reject(refusal("deadline"));
+        throw refusal("deadline");
       }
-      return new Promise<T>((resolve, reject) => {
-        function leave(): void {
-          signal?.removeEventListener("abort", abort);
-          cancelTimer?.();
-        }
-        const waiter: Waiter = {
-          async begin() {
-            leave();
-            waiting.delete(waiter);
-            running += 1;
-            begun += 1;
-            try {
-              resolve(await work());
-            } catch (error) {
-              reject(error);
-            } finally {
-              running -= 1;
-            }
-          },
-          refuse(reason) {
-            leave();
-            forget(waiter);
-            reject(refusal(reason));
-          },
-        };
-        function abort(): void {
-          leave();
-          forget(waiter);
-          reject(signal?.reason);
-        }
-        const cancelTimer = Number.isFinite(waitMs)
-          ? clock.after(waitMs, () => waiter.refuse("deadline"))
-          : undefined;
-        signal?.addEventListener("abort", abort, { once: true });
-        waiting.add(waiter);
-        enqueue(waiter);
-      });
+      if (running < limit) {
+        return perform(work);
+      }
+      if (waiting.size >= maxWaiting) {
+        throw refusal("full");
+      }
+      return wait(work, waitMs, signal);
     },
     stats: () => ({ limit, running, waiting: waiting.size, begun, refused }),
     close() {
       closed = true;
-      for (const waiter of [...waiting]) {
-        waiter.refuse("closed");
+      for (let place = waiting.first; place !== undefined; place = waiting.first) {
+        place.item.refuse("closed");
       }
     },
   };
