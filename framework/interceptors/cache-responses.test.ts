@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as http from "node:http";
 import * as http2 from "node:http2";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { create, createFileRegistry, type DescMethodUnary, setExtension } from "@bufbuild/protobuf";
 import {
   FileDescriptorProtoSchema,
