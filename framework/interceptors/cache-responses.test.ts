@@ -297,8 +297,13 @@ test.each(["http/1.1", "h2c"])(
     });
     const server = protocol === "h2c" ? http2.createServer(handler) : http.createServer(handler);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const connections = new Set<Socket>();
+    server.on("connection", (connection: Socket) => connections.add(connection));
     onTestFinished(() => {
       server.close();
+      for (const connection of connections) {
+        connection.destroy();
+      }
     });
     const { port } = server.address() as AddressInfo;
     for (const [name, connect] of Object.entries(transports)) {

@@ -254,6 +254,9 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
         return;
       } catch (error) {
         counts.failures++;
+        if (stop.signal.aborted) {
+          return; // given up: its items have their answer
+        }
         const transient = isTransient(error);
         if (!transient && batch.length > 1) {
           report({ kind: "split", items: batch.length, error });
