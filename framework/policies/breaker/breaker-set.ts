@@ -10,7 +10,7 @@ export interface BreakerSetOptions {
   readonly optionsFor?: ((name: string) => Omit<BreakerOptions, "name"> | undefined) | undefined;
   /**
    * The most breakers to keep. Beyond that, closed ones that have not been used for long are dropped. Default: 10,000,
-   * which take about 10 MB.
+   * of about 1 KB each.
    */
   readonly maxBreakers?: number | undefined;
 }
