@@ -104,13 +104,20 @@ test("what a caller may not do itself, it may not have the server's own tools do
 test("streams of the server's own tools act for the caller too", async () => {
   const app = await startApp();
   const { tools } = clientsOf(app, await createKey("caller"));
+  const leaving = new AbortController();
   const events: string[] = [];
-  for await (const { event } of tools.callToolStream({ call: { tool: "toolplane.WatchServices" } })) {
-    events.push(event.case ?? "");
-    if (event.case === "result") {
-      break;
+  const stream = tools.callToolStream(
+    { call: { tool: "toolplane.WatchServices" } },
+    { signal: leaving.signal },
+  );
+  await expect(async () => {
+    for await (const { event } of stream) {
+      events.push(event.case ?? "");
+      if (event.case === "result") {
+        leaving.abort();
+      }
     }
-  }
+  }).rejects.toMatchObject({ code: Code.Canceled });
   expect(events).toEqual(["started", "result"]);
 });
 
