@@ -400,16 +400,29 @@ describe("on a server", () => {
   });
 
   test("a handler that outlives the deadline counts when the deadline passes", async () => {
+    const { url, stateOf } = await serverSide({ echo: () => new Promise(() => {}) });
+    const client = createClient(SampleService, createConnectTransport({ baseUrl: url, httpVersion: "1.1" }));
+    // A client that says how long it waits, but does not give up by itself.
+    const headers = { "connect-timeout-ms": "20" };
+    for (let call = 0; call < 3; call++) {
+      expect(await failure(client.echo({}, { headers }))).toMatchObject({ code: Code.DeadlineExceeded });
+    }
+    expect(stateOf(method("Echo")).state.kind).toBe("open");
+  });
+
+  test("a client that gives up at its deadline, just before the server does, counts as well", async () => {
     // Deadlines pass in real time.
     const breakers = createBreakerSet();
     const { client } = await serverSide(
       { echo: () => new Promise(() => {}) },
       { breakers, clock: systemClock },
     );
-    for (let call = 0; call < 3; call++) {
-      await failure(client.echo({}, { timeoutMs: 50 }));
-    }
-    await expect.poll(() => breakers.get(method("Echo")).state).toBe("open");
+    await expect
+      .poll(async () => {
+        await failure(client.echo({}, { timeoutMs: 200 }));
+        return breakers.get(method("Echo")).state;
+      })
+      .toBe("open");
   });
 
   test("callers that leave and messages that are not valid do not count", async () => {
