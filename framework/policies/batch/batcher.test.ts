@@ -332,7 +332,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
     { weight: 1, arbitrary: fc.record({ kind: fc.constant("flush" as const) }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant("close" as const), deadlineMs: fc.nat(500) }) },
   ),
-  { maxLength: 80 },
+  { maxLength: 80, size: "max" },
 );
 
 test("under random failures, floods and closes, the store holds exactly what was acknowledged, once and in order", async () => {
@@ -429,7 +429,7 @@ test("under random failures, floods and closes, the store holds exactly what was
         expect(clock.pending).toBe(0);
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 150 },
   );
 });
 

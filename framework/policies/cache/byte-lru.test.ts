@@ -58,7 +58,7 @@ const operation = fc.record({
 test("it agrees with a list that is kept in order, and never holds more than it may", () => {
   fc.assert(
     fc.property(
-      fc.array(operation, { maxLength: 200 }),
+      fc.array(operation, { maxLength: 200, size: "max" }),
       fc.nat(100),
       fc.integer({ min: 0, max: 8 }),
       (operations, maxBytes, maxEntries) => {
