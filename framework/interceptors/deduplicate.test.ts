@@ -1,3 +1,5 @@
+import { createServer } from "node:http2";
+import type { AddressInfo } from "node:net";
 import { create } from "@bufbuild/protobuf";
 import { StringValueSchema } from "@bufbuild/protobuf/wkt";
 import {
@@ -8,8 +10,13 @@ import {
   type HandlerContext,
   type Interceptor,
 } from "@connectrpc/connect";
-import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
-import { expect, test } from "vitest";
+import {
+  connectNodeAdapter,
+  createConnectTransport,
+  createGrpcTransport,
+  createGrpcWebTransport,
+} from "@connectrpc/connect-node";
+import { expect, onTestFinished, test } from "vitest";
 import { sampleImplementation } from "../test-support/sample-implementation.ts";
 import { serveSample } from "../test-support/sample-server.ts";
 import { SampleService } from "../test-support/sample-service.ts";
@@ -363,4 +370,49 @@ test("a client's calls for different principals are not shared", async () => {
     answer("");
   }
   await Promise.all(calls);
+});
+
+test("a server without serve() shares among calls of the same protocol, and breaks none", async () => {
+  const begun: Begun[] = [];
+  const { interceptor, stats } = createDeduplication();
+  const text = "x".repeat(10_000);
+  const server = createServer(
+    connectNodeAdapter({
+      interceptors: [interceptor],
+      routes: (router) => {
+        router.service(SampleService, {
+          async echo(_, context) {
+            const { promise, resolve, reject } = Promise.withResolvers<{ value: string }>();
+            begun.push({ context, answer: (value) => resolve({ value }), fail: reject });
+            return await promise;
+          },
+        });
+      },
+    }),
+  );
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => {
+    server.close();
+  });
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const overConnect = (options: { useBinaryFormat: boolean; useHttpGet: boolean }) =>
+    createConnectTransport({ baseUrl: url, httpVersion: "2", ...options });
+  const clients = [
+    createGrpcTransport({ baseUrl: url }),
+    createGrpcTransport({ baseUrl: url, useBinaryFormat: false }),
+    // Knows no compression.
+    createGrpcTransport({ baseUrl: url, acceptCompression: [] }),
+    createGrpcWebTransport({ baseUrl: url, httpVersion: "2" }),
+    overConnect({ useBinaryFormat: true, useHttpGet: false }),
+    overConnect({ useBinaryFormat: false, useHttpGet: false }),
+    overConnect({ useBinaryFormat: true, useHttpGet: true }),
+    overConnect({ useBinaryFormat: false, useHttpGet: true }),
+  ].map((transport) => createClient(SampleService, transport));
+  const calls = clients.flatMap((client) => [1, 2, 3].map(() => client.echo({ value: "same" })));
+  await expect.poll(() => stats().led + stats().joined).toBe(calls.length);
+  await expect.poll(() => begun.length).toBe(clients.length);
+  for (const { answer } of begun) {
+    answer(text);
+  }
+  expect((await Promise.all(calls)).every(({ value }) => value === text)).toBe(true);
 });

@@ -242,6 +242,28 @@ test("an owner that only seemed dead is told, and what it records comes to nothi
   expect(events.filter(({ kind }) => kind === "lease-lost")).toHaveLength(1);
 });
 
+test("an owner that only seemed dead frees nothing that its successor holds", async () => {
+  const { create, begun, work, clock } = open({}, (store) => ({
+    ...store,
+    renew: (claim, leaseMs) =>
+      claim.token === "1" ? Promise.reject(new Error("stalled")) : store.renew(claim, leaseMs),
+  }));
+  const [zombie, successor, third] = [create(), create(), create()];
+  const first = zombie.run(request, work).catch((error: unknown) => error);
+  await settle();
+  clock.advance(LEASE_MS);
+  const second = successor.run(request, work);
+  await settle();
+  begun[0]?.fail("unavailable");
+  expect(await first).toBe("unavailable");
+  const late = third.run(request, work);
+  await settle();
+  expect(begun).toHaveLength(2);
+  begun[1]?.end(success("paid"));
+  expect(await second).toMatchObject({ replayed: false });
+  expect(await late).toMatchObject({ replayed: true });
+});
+
 test("a zombie whose successor has failed for now records what it has done", async () => {
   const { create, begun, work, clock } = open({}, (store) => ({
     ...store,
