@@ -6,6 +6,16 @@ export {
 } from "./cache-responses.ts";
 export { type CircuitBreakerOptions, circuitBreaker } from "./circuit-breaker.ts";
 export {
+  type CircuitFallback,
+  fallbackHeader,
+  fixedResponse,
+  type LastGoodResponseOptions,
+  lastGoodResponse,
+  staleHeader,
+} from "./circuit-breaker-fallback.ts";
+export { codeOfError, outcomeForBreaker, outcomeOfCode, outcomeOfError } from "./circuit-breaker-outcome.ts";
+export { circuitOpenError, isCircuitOpen } from "./circuit-breaker-refusal.ts";
+export {
   type ConcurrencyLimit,
   type ConcurrencyLimitOptions,
   createConcurrencyLimit,

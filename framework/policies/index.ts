@@ -147,6 +147,8 @@ export {
   type SharedLimitSetOptions,
   type SharedLimitStats,
 } from "./rate-limit/shared-limit-set.ts";
+export { type SharedWindow, sharedWindow } from "./rate-limit/shared-window.ts";
+export type { StoreEvent, StoreHealthOptions } from "./rate-limit/store-health.ts";
 export { type Backoff, backoffDelayMs } from "./retry/backoff.ts";
 export {
   createRetrier,

@@ -75,6 +75,11 @@ export class Attempt {
       [Symbol.asyncIterator]();
   }
 
+  /** Nothing that happens from now on is counted. */
+  get over(): boolean {
+    return this.#over;
+  }
+
   /** Takes the call away from an instance that does not answer. */
   takeAway(): void {
     this.#taken.abort(takenAway(this.instanceId));

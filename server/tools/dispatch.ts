@@ -196,6 +196,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         settleOnce(failure ?? { instanceId: "", judgement: abandoned });
         throw unwrap(error);
       }
+      if (running.over) {
+        settleOnce(undefined);
+      }
       async function* results(): AsyncGenerator<Output, void, undefined> {
         try {
           yield* running.results();
