@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import type { Verdict, Verifier } from "./verifier.ts";
 
@@ -51,7 +51,7 @@ export function cachedVerifier(verifier: Verifier, options: CachedVerifierOption
 
   return {
     async verify(token) {
-      const key = createHash("sha256").update(token).digest("base64");
+      const key = hash("sha256", token, "base64");
       const known = recall(accepted, key) ?? recall(refused, key);
       if (known !== undefined) {
         return known;

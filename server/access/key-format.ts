@@ -1,4 +1,4 @@
-import { createHash, randomBytes, randomInt } from "node:crypto";
+import { hash, randomBytes, randomInt } from "node:crypto";
 import { crc32 } from "node:zlib";
 
 /**
@@ -47,7 +47,7 @@ export function parseKey(token: string): ParsedKey | "foreign" | "malformed" {
  * random bits cannot. It also takes a microsecond, so that a check can be made with every call.
  */
 export function hashSecret(secret: string): Buffer {
-  return createHash("sha256").update(secret).digest();
+  return hash("sha256", secret, "buffer");
 }
 
 function checksum(body: string): string {

@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { hash, timingSafeEqual } from "node:crypto";
 import { invalidArgument, type Verifier } from "@toolplane/framework";
 import type { SecretSource } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import type { Logger } from "pino";
@@ -59,6 +59,5 @@ function mistakeIn(key: string | undefined): string | undefined {
 
 /** Takes the same time whatever the difference: digests are of one length. */
 function isSame(one: string, other: string): boolean {
-  const digest = (text: string) => createHash("sha256").update(text).digest();
-  return timingSafeEqual(digest(one), digest(other));
+  return timingSafeEqual(hash("sha256", one, "buffer"), hash("sha256", other, "buffer"));
 }
