@@ -171,6 +171,14 @@ beforeAll(async () => {
         };
       },
     },
+    {
+      async *watchStats(_, { signal }) {
+        for (const perSecond of [1, 2]) {
+          yield { stats: { inbound: { perSecond, successRate: 1 } } };
+        }
+        await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      },
+    },
   );
 });
 afterAll(async () => {
@@ -614,6 +622,15 @@ if (hasScript) {
       const { output, code } = await type("monitor", { after: "● live", keys: "q" });
       expect(code).toBe(0);
       expect(stripVTControlCharacters(output)).toMatch(/weather +1\.2\.0 +default +● ready/);
+      expect(output.lastIndexOf("\u001b[?25h")).toBeGreaterThan(output.lastIndexOf("\u001b[?25l"));
+    });
+
+    it("statistics are drawn with a line of bars until q is pressed", async () => {
+      const { output, code } = await type("stats --watch --interval 250ms", { after: "▅█", keys: "q" });
+      expect(code).toBe(0);
+      const text = stripVTControlCharacters(output);
+      expect(text).toMatch(/● live {2}\d\d:\d\d:\d\d {2}every 250 ms/);
+      expect(text).toMatch(/to the server +2 +▅█ +0 +100 %/);
       expect(output.lastIndexOf("\u001b[?25h")).toBeGreaterThan(output.lastIndexOf("\u001b[?25l"));
     });
 

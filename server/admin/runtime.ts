@@ -64,7 +64,7 @@ export function createRuntime({ clock, version, running, gauges }: RuntimeOption
     if (!heap.onlyGrew || heap.last - heap.first < MIN_HEAP_GROWTH) {
       return suspects;
     }
-    const evidence = `each of the last full collections left more, in ${minutes(heap.spanMs)}: ${mebibytes(heap.first)} became ${mebibytes(heap.last)}`;
+    const evidence = `no full collection has left less than the one before for ${minutes(heap.spanMs)}: ${mebibytes(heap.first)} became ${mebibytes(heap.last)}`;
     return [{ name: "heap", size: heap.last, growthPerHour: heap.perHour, evidence }, ...suspects];
   }
 
