@@ -5,6 +5,7 @@ import { connectNodeAdapter, createConnectTransport, createGrpcTransport } from 
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { expect, onTestFinished, test } from "vitest";
+import { createFakeClock } from "../test-support/fake-clock.ts";
 import { serveSample } from "../test-support/sample-server.ts";
 import { SampleService } from "../test-support/sample-service.ts";
 import { type ConcurrencyLimitOptions, createConcurrencyLimit } from "./concurrency-limit.ts";
@@ -80,31 +81,40 @@ test.each([true, false])("calls above the limit are refused, others go on (gate:
   ]);
 });
 
-test.each([
-  ["that watches its signal", false],
-  ["that does not", true],
-])("a place is free again when the caller leaves a handler %s", async (_, stubborn) => {
-  const { echo } = held({ stubborn });
-  const { client, inFlight } = await setUp({ echo });
-  const caller = new AbortController();
-  const calls = [1, 2].map(() => failureOf(client.echo({ value: "a" }, { signal: caller.signal })));
-  await expect.poll(inFlight).toBe(2);
-  caller.abort();
-  await Promise.all(calls);
-  await expect.poll(inFlight).toBe(0);
-});
-
-test("a place is free again after the deadline, and after a failure", async () => {
-  const { echo } = held({ stubborn: true });
+test("a place is free again when the caller leaves, the deadline passes, or the handler fails", async () => {
+  const { echo } = held();
   const { client, inFlight } = await setUp({
     echo,
     measure() {
       throw new ConnectError("no", Code.Internal);
     },
   });
+  const caller = new AbortController();
+  const call = failureOf(client.echo({ value: "a" }, { signal: caller.signal }));
+  await expect.poll(inFlight).toBe(1);
+  caller.abort();
+  await call;
   expect((await failureOf(client.echo({ value: "a" }, { timeoutMs: 50 }))).code).toBe(Code.DeadlineExceeded);
   expect((await failureOf(client.measure({}))).code).toBe(Code.Internal);
   await expect.poll(inFlight).toBe(0);
+});
+
+test("a handler that goes on after its call keeps its place until it ends, and for 10 s if it does not", async () => {
+  const clock = createFakeClock();
+  const { ends, echo } = held({ stubborn: true });
+  const { client, inFlight } = await setUp({ echo }, { min: 1, initial: 2, clock });
+  const caller = new AbortController();
+  const calls = [1, 2].map(() => failureOf(client.echo({ value: "a" }, { signal: caller.signal })));
+  await expect.poll(() => ends.length).toBe(2);
+  caller.abort();
+  await Promise.all(calls);
+  await expect.poll(() => clock.pending).toBe(2);
+  expect(inFlight()).toBe(2);
+  ends[0]?.();
+  await expect.poll(inFlight).toBe(1);
+  expect(clock.pending).toBe(1);
+  clock.advance(10_000);
+  expect(inFlight()).toBe(0);
 });
 
 test("streams take no place, and are refused when there is none", async () => {

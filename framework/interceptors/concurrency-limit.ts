@@ -1,5 +1,6 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
 import { DomainError } from "../errors/domain-error.ts";
 import {
@@ -28,6 +29,9 @@ export interface ConcurrencyLimitOptions extends Omit<AdaptiveConcurrencyOptions
   readonly onEvent?: (event: AdaptiveConcurrencyEvent, limit: string) => void;
 }
 
+/** How long a call keeps its place when it is over and its handler goes on, in milliseconds. */
+const AFTERLIFE_MS = 10_000;
+
 export interface ConcurrencyLimit {
   /** Refuses, for servers made with `serve()`, before a body is read. It only looks; `interceptor` is needed as well. */
   readonly gate: Gate;
@@ -45,8 +49,8 @@ export interface NamedConcurrencyStats extends AdaptiveConcurrencyStats {
  * `OVERLOADED` and a wait: another instance may well do them, and balancers and retries know that by this code.
  *
  * - Unary calls have a place while their handler works, from when their message has been read, so that slow callers burden
- *   nobody; and no longer than until their caller has left or their deadline has passed, so that a handler that hangs does
- *   not either.
+ *   nobody. A handler that goes on although its caller has left or its deadline has passed is still work: it keeps its place
+ *   for 10 s, and no longer, so that one that hangs burdens nobody either.
  * - Calls with streams are refused when there is no place, but take none: they may last for days, and how long they do says
  *   nothing about load. `limits.maxRequests` bounds them.
  * - Failures and refusals are not measured, but what a deadline cut off is.
@@ -61,6 +65,7 @@ export interface NamedConcurrencyStats extends AdaptiveConcurrencyStats {
 export function createConcurrencyLimit(options: ConcurrencyLimitOptions = {}): ConcurrencyLimit {
   const { limitOf = (method: DescMethod) => method.parent.typeName, onEvent, ...adaptive } = options;
   const { exempt, retryAfterMs = 1_000, ...limits } = adaptive;
+  const { clock = systemClock } = limits;
   const isExempt = exemption(exempt);
   const byName = new Map<string, AdaptiveConcurrency>();
   const byMethod = new WeakMap<DescMethod, { readonly limiter: AdaptiveConcurrency | undefined }>();
@@ -106,17 +111,21 @@ export function createConcurrencyLimit(options: ConcurrencyLimitOptions = {}): C
       if (permit === undefined) {
         throw overloaded(retryAfterMs);
       }
-      const cutOff = () => permit.release("cut-off");
-      signal.addEventListener("abort", cutOff, { once: true });
+      let stopWaiting: (() => void) | undefined;
+      const onAbort = () => {
+        stopWaiting = clock.after(AFTERLIFE_MS, () => permit.release("cut-off"));
+      };
+      signal.addEventListener("abort", onAbort, { once: true });
       try {
         const response = await next(request);
         permit.release("done");
         return response;
       } catch (error) {
-        permit.release(outcomeOf(error));
+        permit.release(signal.aborted ? "cut-off" : outcomeOf(error));
         throw error;
       } finally {
-        signal.removeEventListener("abort", cutOff);
+        signal.removeEventListener("abort", onAbort);
+        stopWaiting?.();
       }
     },
     stats: () => [...byName].map(([name, limiter]) => ({ name, ...limiter.stats() })),

@@ -10,7 +10,7 @@ interface Kind {
 
 /**
  * How a baseline takes in the samples:
- * - `follow`: it moves towards their mean, the further the more there are.
+ * - `follow`: it moves towards their mean, the further the more there are, but upwards only slowly.
  * - `replace`: it becomes their mean.
  * - `downwards`: it follows where their mean is lower by more than chance explains.
  */
@@ -33,6 +33,8 @@ export interface Baselines {
 
 /** So many samples weigh as much as what is known already. */
 const MEMORY = 100;
+/** A window moves a baseline up by at most such a part of the distance: a machine that stalls is no new usual. */
+const MAX_RISE = 0.05;
 /** How many standard errors chance explains. */
 const CHANCE = 3;
 /** Kinds are methods of a server, of which there are few; whatever else they are made of, memory stays bounded. */
@@ -128,7 +130,8 @@ export function createBaselines(): Baselines {
 
 function learned(baseline: number, { count, sum, sumOfSquares }: Kind, how: Learning): number {
   const mean = sum / count;
-  const followed = baseline + ((mean - baseline) * count) / (count + MEMORY);
+  const weight = count / (count + MEMORY);
+  const followed = baseline + (mean - baseline) * (mean > baseline ? Math.min(weight, MAX_RISE) : weight);
   switch (how) {
     case "replace":
       return mean;
