@@ -24,8 +24,9 @@ export function createGaugeWatch(clock: Clock, read: () => Iterable<Gauge>): Gau
   let cancel = clock.after(INTERVAL_MS, look);
 
   function look(): void {
+    cancel = clock.after(INTERVAL_MS, look);
     const next = new Map<string, Growth>();
-    for (const { name, size } of read()) {
+    for (const { name, size } of readOrNothing()) {
       if (next.size < MAX_GAUGES) {
         const growth = growths.get(name) ?? new Growth(REMEMBERED);
         growth.add(clock.monotonic(), size);
@@ -33,7 +34,15 @@ export function createGaugeWatch(clock: Clock, read: () => Iterable<Gauge>): Gau
       }
     }
     growths = next;
-    cancel = clock.after(INTERVAL_MS, look);
+  }
+
+  /** What cannot be read tells nothing; in a timer nobody else would catch it. */
+  function readOrNothing(): Gauge[] {
+    try {
+      return [...read()];
+    } catch {
+      return [];
+    }
   }
 
   return {

@@ -97,6 +97,19 @@ test("who reads slowly gets the newest interval, not all of them", async () => {
   expect(await stream.next()).toMatchObject({ done: true });
 });
 
+test("what cannot be read fails those who watch, and nobody else", async () => {
+  const { clock, feed, timers } = open({
+    pool() {
+      throw new Error("the pool is gone");
+    },
+  });
+  const { ended } = watch(feed.watch(1_000, new AbortController().signal));
+  await expect.poll(() => clock.pending).toBe(timers + 1);
+  clock.advance(1_000);
+  await expect(ended).rejects.toThrow("the pool is gone");
+  expect(clock.pending).toBe(timers);
+});
+
 test("closing sends those who watch to another server", async () => {
   const { clock, feed, timers } = open();
   const { ended } = watch(feed.watch(1_000, new AbortController().signal));

@@ -44,9 +44,15 @@ interface Mark {
   readonly shared: number;
 }
 
+/** Someone who watches. */
+interface Watcher {
+  tell(stats: Stats): void;
+  fail(error: unknown): void;
+}
+
 /** Those who watch at one interval. */
 interface Ticker {
-  readonly watchers: Set<(stats: Stats) => void>;
+  readonly watchers: Set<Watcher>;
   readonly stop: () => void;
 }
 
@@ -103,27 +109,34 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
   }
 
   function startTicker(intervalMs: number): Ticker {
-    const watchers = new Set<(stats: Stats) => void>();
+    const watchers = new Set<Watcher>();
     let last = mark();
     let cancel = clock.after(intervalMs, tick);
     function tick(): void {
-      const now = mark();
-      const stats = statsSince(last, now);
-      last = now;
       cancel = clock.after(intervalMs, tick);
-      for (const tell of watchers) {
-        tell(stats);
+      try {
+        const now = mark();
+        const stats = statsSince(last, now);
+        last = now;
+        for (const watcher of watchers) {
+          watcher.tell(stats);
+        }
+      } catch (error) {
+        // In a timer nobody else would catch it.
+        for (const watcher of watchers) {
+          watcher.fail(error);
+        }
       }
     }
     return { watchers, stop: () => cancel() };
   }
 
-  function join(intervalMs: number, tell: (stats: Stats) => void): () => void {
+  function join(intervalMs: number, watcher: Watcher): () => void {
     const ticker = tickers.get(intervalMs) ?? startTicker(intervalMs);
     tickers.set(intervalMs, ticker);
-    ticker.watchers.add(tell);
+    ticker.watchers.add(watcher);
     return () => {
-      ticker.watchers.delete(tell);
+      ticker.watchers.delete(watcher);
       if (ticker.watchers.size === 0) {
         ticker.stop();
         tickers.delete(intervalMs);
@@ -134,10 +147,17 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
   return {
     async *watch(intervalMs, signal) {
       let newest: Stats | undefined;
+      let failure: { readonly error: unknown } | undefined;
       let wake = () => {};
-      const leave = join(intervalMs, (stats) => {
-        newest = stats;
-        wake();
+      const leave = join(intervalMs, {
+        tell(stats) {
+          newest = stats;
+          wake();
+        },
+        fail(error) {
+          failure = { error };
+          wake();
+        },
       });
       const end = () => wake();
       signal.addEventListener("abort", end);
@@ -146,6 +166,9 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
         while (!signal.aborted) {
           if (closing.signal.aborted) {
             throw shuttingDown();
+          }
+          if (failure !== undefined) {
+            throw failure.error;
           }
           if (newest === undefined) {
             await new Promise<void>((resolve) => {
