@@ -1,5 +1,4 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
   type Breaker,
   BreakerSchema,
@@ -23,7 +22,7 @@ import {
   type MethodStreams,
   MethodStreamsSchema,
 } from "@toolplane/gen/toolplane/admin/v1/runtime_pb.js";
-import { toDuration } from "../config/durations.ts";
+import { toDuration, toTimestamp } from "../config/durations.ts";
 import type {
   BatchWriterSnapshot,
   BreakerSnapshot,
@@ -69,8 +68,8 @@ export function toBreaker({ state, window, lastFailure, ...breaker }: BreakerSna
     instanceId: breaker.instanceId ?? "",
     tool: breaker.tool ?? "",
     state: breakerState(state.kind),
-    stateTime: timestampFromMs(state.since),
-    ...(state.kind === "open" ? { retryTime: timestampFromMs(state.retryAt) } : {}),
+    stateTime: toTimestamp(state.since),
+    ...(state.kind === "open" ? { retryTime: toTimestamp(state.retryAt) } : {}),
     consecutiveFailures: BigInt(breaker.consecutiveFailures),
     windowCalls: BigInt(window.calls),
     windowFailures: BigInt(window.failures),
@@ -84,8 +83,8 @@ export function toBreaker({ state, window, lastFailure, ...breaker }: BreakerSna
 export function toEjection({ ejectedAt, returnsAt, ...ejection }: EjectionSnapshot): Ejection {
   return create(EjectionSchema, {
     ...ejection,
-    ejectTime: timestampFromMs(ejectedAt),
-    returnTime: timestampFromMs(returnsAt),
+    ejectTime: toTimestamp(ejectedAt),
+    returnTime: toTimestamp(returnsAt),
   });
 }
 
@@ -170,7 +169,7 @@ export function toBatchWriter(writer: BatchWriterSnapshot): BatchWriter {
     written: BigInt(writer.written),
     batches: BigInt(writer.batches),
     failures: BigInt(writer.failures),
-    ...(writer.lastWriteTime === undefined ? {} : { lastWriteTime: timestampFromMs(writer.lastWriteTime) }),
+    ...(writer.lastWriteTime === undefined ? {} : { lastWriteTime: toTimestamp(writer.lastWriteTime) }),
   });
 }
 

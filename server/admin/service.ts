@@ -1,5 +1,4 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter, ServiceImpl } from "@connectrpc/connect";
 import { notFound } from "@toolplane/framework";
 import {
@@ -11,7 +10,7 @@ import {
   MetricFamilySchema,
   MetricType,
 } from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
-import { milliseconds, toDuration } from "../config/durations.ts";
+import { milliseconds, toDuration, toTimestamp } from "../config/durations.ts";
 import { pageTokens } from "../page-token.ts";
 import { closestNames } from "./closest-names.ts";
 import type { MetricFamily as ReadFamily } from "./exposition.ts";
@@ -190,7 +189,7 @@ export function adminRoutes(options: AdminServiceOptions): (router: ConnectRoute
         return {
           version: runtime.version,
           nodeVersion: process.version,
-          startTime: timestampFromMs(runtime.startedAt),
+          startTime: toTimestamp(runtime.startedAt),
           cpuTime: toDuration(cpu.user + cpu.system),
           eventLoop: {
             delayP50: toDuration(loop.delayP50Ms),
@@ -198,7 +197,7 @@ export function adminRoutes(options: AdminServiceOptions): (router: ConnectRoute
             delayMax: toDuration(loop.delayMaxMs),
             utilization: loop.utilization,
             slowCallbacks: loop.slowCallbacks.map(({ time, durationMs, methods }) => ({
-              time: timestampFromMs(time),
+              time: toTimestamp(time),
               duration: toDuration(durationMs),
               methods: [...methods],
             })),

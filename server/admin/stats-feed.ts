@@ -1,5 +1,4 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
 import {
@@ -7,7 +6,7 @@ import {
   type Stats,
   StatsSchema,
 } from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
-import { toDuration } from "../config/durations.ts";
+import { toDuration, toTimestamp } from "../config/durations.ts";
 import type { CallSeries, SeriesMark } from "./call-series.ts";
 import type { InboundMeter } from "./inbound.ts";
 import { share } from "./messages.ts";
@@ -88,7 +87,7 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
     const hits = sum(caches, ({ memoryHits, durableHits }) => memoryHits + durableHits);
     const pool = sources.pool?.();
     return create(StatsSchema, {
-      time: timestampFromMs(clock.now()),
+      time: toTimestamp(clock.now()),
       interval: toDuration(intervalMs),
       inbound: stats(inbound.total, earlier.inbound, now.inbound),
       outbound: stats(outbound.total, earlier.outbound, now.outbound),

@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { type Duration, DurationSchema } from "@bufbuild/protobuf/wkt";
+import { type Duration, DurationSchema, type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 
 /** A duration in milliseconds, or `fallback` where none is set. */
 export function milliseconds(duration: Duration | undefined, fallback: number): number {
@@ -15,4 +15,9 @@ export function toDuration(ms: number): Duration {
 /** A duration in milliseconds; undefined where there is none. */
 export function optionalMilliseconds(duration: Duration | undefined): number | undefined {
   return duration && milliseconds(duration, 0);
+}
+
+/** A time in milliseconds since 1970. `timestampFromMs` takes no fractions. */
+export function toTimestamp(ms: number): Timestamp {
+  return timestampFromMs(Math.round(ms));
 }

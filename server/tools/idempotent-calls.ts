@@ -23,7 +23,7 @@ export function createIdempotentCalls(idempotency: Idempotency, logger: Logger):
     async run(dispatch, work) {
       const { tool, invoker, principal, requestId, signal } = dispatch;
       const scope = createHash("sha256")
-        .update(JSON.stringify([principal.id, tool.service, tool.environment, tool.name]))
+        .update(JSON.stringify([principal.id, principal.role, tool.service, tool.environment, tool.name]))
         .digest("base64url");
       let own: Outcome | undefined;
       let failure: unknown;
