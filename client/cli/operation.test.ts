@@ -158,7 +158,7 @@ beforeAll(async () => {
         requests: 1_000n,
         reused: 999n,
         opened: 2n,
-        closures: [{ reason: "idle", count: 1n }],
+        closures: [{ reason: "idle", count: 1n }, { reason: "age" }],
         meanWait: durationFromMs(0),
         maxWait: durationFromMs(3),
       }),
@@ -301,7 +301,7 @@ describe("pools", () => {
     const { stdout } = await run(["pools"]);
     expect(stdout).toMatch(/^http:\/\/127\.0\.0\.1:9000 +HTTP\/2 +open +1m 30s/m);
     expect(stdout).toMatch(/Used again +99\.9 %/);
-    expect(stdout).toMatch(/Closed +1 idle/);
+    expect(stdout).toMatch(/Closed +1 idle$/m);
   });
 
   it("say when there is no connection to an origin", async () => {

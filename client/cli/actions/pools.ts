@@ -55,7 +55,13 @@ function renderTotals({ paint }: Context, response: ListPoolsResponse): string {
     ["Requests", formatNumber(requests)],
     ["Used again", requests > 0n ? formatShare(Number(reused) / Number(requests)) : ""],
     ["Opened", `${formatNumber(opened)}, and ${formatNumber(connectFailures)} failed to`],
-    ["Closed", closures.map(({ reason, count }) => `${formatNumber(count)} ${reason}`).join(", ")],
+    [
+      "Closed",
+      closures
+        .filter(({ count }) => count > 0n)
+        .map(({ reason, count }) => `${formatNumber(count)} ${reason}`)
+        .join(", "),
+    ],
     [
       "Waiting",
       `${formatNumber(waiting)}; ${formatDuration(meanWait)} on average, ${formatDuration(maxWait)} at most`,
