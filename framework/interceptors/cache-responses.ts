@@ -1,5 +1,5 @@
-import { type DescMethod, fromBinary, getOption, hasOption, toBinary } from "@bufbuild/protobuf";
-import { durationMs, MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
+import { type DescMethod, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import {
   Code,
   ConnectError,
@@ -8,7 +8,6 @@ import {
   type UnaryRequest,
   type UnaryResponse,
 } from "@connectrpc/connect";
-import { tool as toolOption } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
 import {
@@ -19,6 +18,7 @@ import {
   type ResponseCacheOptions,
 } from "../policies/cache/response-cache.ts";
 import { deadlineOf, detachRequest } from "./detach-request.ts";
+import { methodPolicies } from "./method-policy.ts";
 import { requestKey } from "./request-key.ts";
 import {
   copyError,
@@ -145,9 +145,10 @@ export function createResponseCaching(options: ResponseCachingOptions): Response
   return { interceptor, cache };
 }
 
+const policyOf = methodPolicies();
+
 function annotatedTtlMs(method: DescMethod): number {
-  const { cacheTtl } = hasOption(method, toolOption) ? getOption(method, toolOption) : {};
-  return cacheTtl === undefined ? 0 : durationMs(cacheTtl);
+  return policyOf(method).cacheTtlMs ?? 0;
 }
 
 function tagsOf({ service, method }: UnaryRequest): string[] {

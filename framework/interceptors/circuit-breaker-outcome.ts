@@ -2,6 +2,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { DomainError } from "../errors/domain-error.ts";
 import type { Outcome } from "../policies/breaker/state.ts";
 import { isCircuitOpen } from "./circuit-breaker-refusal.ts";
+import { isShed } from "./concurrency-limit.ts";
 import { isConnectionLost } from "./retry-failure.ts";
 
 /**
@@ -47,7 +48,8 @@ export function codeOfError(error: unknown): Code {
  *
  * On a client, a connection that was lost is a failure, whatever code Connect has for it; a refusal by another breaker of
  * this process says nothing. On a server, the failures of its own backends say nothing about it: their own breakers count
- * them, and one backend that is down must not shut the method that calls all of them.
+ * them, and one backend that is down must not shut the method that calls all of them. Nor does it when the server sheds a
+ * call further in: that protects it already, and is over sooner than a breaker closes.
  */
 export function outcomeOfError(error: unknown, side: "client" | "server"): "failure" | "ignored" {
   const connectError = error instanceof ConnectError ? error : undefined;
@@ -60,7 +62,7 @@ export function outcomeOfError(error: unknown, side: "client" | "server"): "fail
         return "ignored";
       }
     }
-  } else if (isOfBackend(error) || (error instanceof Error && isOfBackend(error.cause))) {
+  } else if (isShed(error) || isOfBackend(error) || (error instanceof Error && isOfBackend(error.cause))) {
     return "ignored";
   }
   return outcomeOfCode(codeOfError(error));

@@ -1,7 +1,7 @@
-import { type DescMethod, getOption, hasOption } from "@bufbuild/protobuf";
+import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, type ConnectError, type Interceptor } from "@connectrpc/connect";
-import { policy } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { domainConnectError } from "../errors/connect-error.ts";
+import { methodPolicies } from "./method-policy.ts";
 
 export interface MethodConcurrencyOptions {
   /** How many calls of a method may run at once; undefined: any number. Default: what its annotation says. */
@@ -60,9 +60,10 @@ export function methodConcurrency(options: MethodConcurrencyOptions = {}): Inter
   };
 }
 
+const policyOf = methodPolicies();
+
 function annotatedMax(method: DescMethod): number | undefined {
-  const max = hasOption(method, policy) ? getOption(method, policy).maxConcurrency : 0;
-  return max || undefined;
+  return policyOf(method).maxConcurrency;
 }
 
 function tooMany(method: DescMethod, max: number, retryAfterMs: number): ConnectError {

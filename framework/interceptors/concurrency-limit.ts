@@ -1,7 +1,8 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { ErrorInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { systemClock } from "../clock.ts";
-import { domainConnectError } from "../errors/connect-error.ts";
+import { domainConnectError, errorDomain } from "../errors/connect-error.ts";
 import { DomainError } from "../errors/domain-error.ts";
 import {
   type AdaptiveConcurrency,
@@ -138,10 +139,24 @@ function outcomeOf(error: unknown): WorkOutcome {
   return code === Code.DeadlineExceeded ? "cut-off" : "ignored";
 }
 
+const REASON = "OVERLOADED";
+
+/** Whether an error is what this server shed a call with. */
+export function isShed(error: unknown): boolean {
+  return (
+    error instanceof ConnectError &&
+    !error.isWireError &&
+    error.code === Code.Unavailable &&
+    error
+      .findDetails(ErrorInfoSchema)
+      .some(({ reason, domain }) => reason === REASON && domain === errorDomain)
+  );
+}
+
 function overloaded(retryAfterMs: number): ConnectError {
   return domainConnectError({
     code: Code.Unavailable,
-    reason: "OVERLOADED",
+    reason: REASON,
     message: "the server has more to do than it can do in time: try again later, or elsewhere",
     retryAfterMs,
     headers: { "Retry-After": String(Math.ceil(retryAfterMs / 1_000)) },

@@ -1,8 +1,8 @@
-import { type DescMethod, getOption, hasOption } from "@bufbuild/protobuf";
+import type { DescMethod } from "@bufbuild/protobuf";
 import type { Interceptor, StreamRequest, UnaryRequest } from "@connectrpc/connect";
-import { policy } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { systemClock } from "../clock.ts";
 import { createRetrier, type RetrierOptions } from "../policies/retry/retrier.ts";
+import { methodPolicies } from "./method-policy.ts";
 import { attemptHeader, deadlineOf } from "./retry-attempt.ts";
 import { classifyFailure } from "./retry-failure.ts";
 import { isRepeatable } from "./retry-repeatable.ts";
@@ -12,6 +12,11 @@ export interface RetryOptions extends Omit<RetrierOptions, "classify"> {
   readonly classify?: RetrierOptions["classify"];
   /** Whether a call may reach the server twice. Default: `isRepeatable`. */
   readonly repeatable?: (request: UnaryRequest | StreamRequest) => boolean;
+  /**
+   * How often a call of a method is tried in all; undefined: `attempts`. Default: what the method's annotation
+   * `(toolplane.annotations.v1.policy).retry_attempts` says.
+   */
+  readonly attemptsOf?: (method: DescMethod) => number | undefined;
 }
 
 type Next = ReturnType<Interceptor>;
@@ -26,12 +31,11 @@ type Next = ReturnType<Interceptor>;
  * - Calls that send a stream are passed on as they are: what was sent of it is gone.
  *
  * Every further attempt has the header `grpc-previous-rpc-attempts`, and a deadline that is no later than the call's.
- * `(toolplane.annotations.v1.policy).retry_attempts` of a method goes before `attempts`.
  *
  *     createGrpcTransport({ baseUrl, interceptors: [retry({ attempts: 4 })] })
  */
 export function retry(options: RetryOptions = {}): Interceptor {
-  const { repeatable = isRepeatable, clock = systemClock } = options;
+  const { repeatable = isRepeatable, attemptsOf = annotatedAttempts, clock = systemClock } = options;
   const retrier = createRetrier({
     ...options,
     clock,
@@ -51,7 +55,7 @@ export function retry(options: RetryOptions = {}): Interceptor {
       repeatable: repeatable(request),
       signal: request.signal,
       deadline,
-      attempts: annotatedAttempts(request.method),
+      attempts: attemptsOf(request.method),
     };
     if (!request.stream) {
       return retrier.run((attempt) => next({ ...request, header: headerOf(attempt) }), call);
@@ -100,14 +104,8 @@ function resume<T>(first: IteratorResult<T>, messages: AsyncIterator<T>): AsyncI
   };
 }
 
-const attemptsOfMethods = new WeakMap<DescMethod, { readonly attempts: number | undefined }>();
+const policyOf = methodPolicies();
 
 function annotatedAttempts(method: DescMethod): number | undefined {
-  let found = attemptsOfMethods.get(method);
-  if (found === undefined) {
-    const attempts = hasOption(method, policy) ? getOption(method, policy).retryAttempts : 0;
-    found = { attempts: attempts || undefined };
-    attemptsOfMethods.set(method, found);
-  }
-  return found.attempts;
+  return policyOf(method).retryAttempts;
 }

@@ -1,10 +1,10 @@
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
-import type { UniversalClientFn, UniversalHandler } from "@connectrpc/connect/protocol";
+import type { UniversalClientFn } from "@connectrpc/connect/protocol";
 import { abortable, untilAborted } from "../interceptors/abortable.ts";
 import type { Principal } from "../interceptors/call-context.ts";
 import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
 import { correlationIdOf } from "./correlation-id.ts";
-import type { ServeLimits } from "./limits.ts";
+import type { RoutedRpc } from "./router.ts";
 import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
 
 /**
@@ -15,8 +15,7 @@ import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
  *   authenticated a call needs credentials of its own.
  */
 export function createLocalClient(
-  rpcs: ReadonlyMap<string, UniversalHandler>,
-  { maxTimeoutMs }: Pick<ServeLimits, "maxTimeoutMs">,
+  rpcs: ReadonlyMap<string, RoutedRpc>,
   principal: Principal | undefined,
 ): UniversalClientFn {
   return async (request) => {
@@ -30,7 +29,7 @@ export function createLocalClient(
     const reading = new AbortController();
     const header = new Headers(request.header);
     const headers = Object.fromEntries(header);
-    clampTimeout(header, rpcProtocol(request.method, headers), maxTimeoutMs);
+    clampTimeout(header, rpcProtocol(request.method, headers), rpc.maxTimeoutMs);
     const record: CallRecord = {
       stage: "receiving",
       failure: undefined,
@@ -50,7 +49,7 @@ export function createLocalClient(
     }
 
     try {
-      const answering = rpc({
+      const answering = rpc.handler({
         httpVersion: "2.0",
         method: request.method,
         url: request.url,

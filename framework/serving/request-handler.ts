@@ -1,6 +1,5 @@
 import type { ServerResponse } from "node:http";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import type { Clock } from "../clock.ts";
 import { domainConnectError, withErrorInfo } from "../errors/connect-error.ts";
 import type { Logger } from "../logging.ts";
@@ -12,6 +11,7 @@ import { isGone, type NodeHandler, type NodeRequest, type NodeResponse } from ".
 import type { Probe } from "./probes.ts";
 import { refuse } from "./refusal.ts";
 import { endUnreadBody, limitBody } from "./request-body.ts";
+import type { RoutedRpc } from "./router.ts";
 import { handleRpc } from "./rpc-handler.ts";
 import type { StreamMeter } from "./stream-meter.ts";
 
@@ -20,7 +20,7 @@ export type HttpHandler = (request: NodeRequest, response: NodeResponse) => bool
 
 export interface RequestHandlerOptions {
   /** By path. */
-  readonly rpcs: ReadonlyMap<string, UniversalHandler>;
+  readonly rpcs: ReadonlyMap<string, RoutedRpc>;
   /** Answered before anything is shed; by path. */
   readonly probes: ReadonlyMap<string, Probe>;
   /** Asked in turn about everything that is neither probe nor RPC. */

@@ -1,10 +1,11 @@
-import type { DescService, Registry } from "@bufbuild/protobuf";
+import type { DescMethod, DescService, Registry } from "@bufbuild/protobuf";
 import { type ConnectRouter, createConnectRouter } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalHandlerOptions } from "@connectrpc/connect/protocol";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
 import { Health as HealthService } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import type { Clock } from "../clock.ts";
 import { beginCall } from "../interceptors/begin-call.ts";
+import { methodPolicies } from "../interceptors/method-policy.ts";
 import { translateErrors } from "../interceptors/translate-errors.ts";
 import { validateRequests } from "../interceptors/validate.ts";
 import type { Logger } from "../logging.ts";
@@ -13,9 +14,16 @@ import type { ServeLimits } from "./limits.ts";
 import { reflectionRoutes } from "./reflection.ts";
 import type { ServeOptions } from "./serve.ts";
 
+/** One method, as requests reach it. */
+export interface RoutedRpc {
+  readonly handler: UniversalHandler;
+  /** The deadline of calls that name none, and the latest that they may name, in milliseconds. */
+  readonly maxTimeoutMs: number;
+}
+
 export interface RoutedServices {
   /** By path. */
-  readonly rpcs: ReadonlyMap<string, UniversalHandler>;
+  readonly rpcs: ReadonlyMap<string, RoutedRpc>;
   /** Every service, health and reflection included. */
   readonly services: readonly DescService[];
   readonly health: Health;
@@ -60,16 +68,29 @@ export function routeServices(
   for (const { typeName } of services.slice(own.length)) {
     quietServices.add(typeName);
   }
-  return { rpcs: indexByPath(router.handlers), services, health };
+  const timeoutOf = options.timeoutOf ?? annotatedTimeout;
+  const rpcs = indexByPath(router.handlers, (method) =>
+    Math.min(timeoutOf(method) ?? Number.POSITIVE_INFINITY, limits.maxTimeoutMs),
+  );
+  return { rpcs, services, health };
 }
 
-function indexByPath(rpcs: readonly UniversalHandler[]): Map<string, UniversalHandler> {
-  const index = new Map<string, UniversalHandler>();
-  for (const rpc of rpcs) {
-    if (index.has(rpc.requestPath)) {
-      throw new Error(`${rpc.requestPath} is routed twice`);
+const policyOf = methodPolicies();
+
+function annotatedTimeout(method: DescMethod): number | undefined {
+  return policyOf(method).timeoutMs;
+}
+
+function indexByPath(
+  handlers: readonly UniversalHandler[],
+  maxTimeoutOf: (method: DescMethod) => number,
+): Map<string, RoutedRpc> {
+  const index = new Map<string, RoutedRpc>();
+  for (const handler of handlers) {
+    if (index.has(handler.requestPath)) {
+      throw new Error(`${handler.requestPath} is routed twice`);
     }
-    index.set(rpc.requestPath, rpc);
+    index.set(handler.requestPath, { handler, maxTimeoutMs: maxTimeoutOf(handler.method) });
   }
   return index;
 }

@@ -14,6 +14,7 @@ import { hostOf, type NodeRequest, type NodeResponse, peerOf } from "./node-http
 import { refuse } from "./refusal.ts";
 import { limitBody } from "./request-body.ts";
 import { writeResponse } from "./response-writer.ts";
+import type { RoutedRpc } from "./router.ts";
 import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
 import type { StreamMeter } from "./stream-meter.ts";
 
@@ -22,7 +23,7 @@ import type { StreamMeter } from "./stream-meter.ts";
  * requests without an authority, and waits forever for clients that left.
  */
 export async function handleRpc(
-  rpc: UniversalHandler,
+  { handler, maxTimeoutMs }: RoutedRpc,
   request: NodeRequest,
   response: NodeResponse,
   correlationId: string,
@@ -46,7 +47,7 @@ export async function handleRpc(
   response.once("close", () => {
     call.abort(new ConnectError("the caller left", Code.Canceled));
   });
-  const { methodKind } = rpc.method;
+  const { methodKind } = handler.method;
   if (methodKind === "unary" || methodKind === "server_streaming") {
     limitBody(request, response, clock, limits.requestTimeoutMs, () => {
       const waited = `the message did not arrive within ${limits.requestTimeoutMs} ms`;
@@ -55,15 +56,15 @@ export async function handleRpc(
   }
   let head: RequestHead;
   try {
-    head = requestHead(request, limits);
+    head = requestHead(request, maxTimeoutMs);
   } catch (error) {
     const malformed = ConnectError.from(error, Code.InvalidArgument);
     refuse(request, response, withErrorInfo(malformed, "MALFORMED_REQUEST"));
     return;
   }
-  const stream = streams.open(rpc);
+  const stream = streams.open(handler);
   try {
-    const answer = await rpc({
+    const answer = await handler({
       ...head,
       // Leaving the iteration must not destroy the request, which would take the response with it.
       body: abortable(request.iterator({ destroyOnReturn: false }), reading.signal),
@@ -71,7 +72,7 @@ export async function handleRpc(
       contextValues: createContextValues().set(callRecordKey, record),
     });
     if (answer.status >= 400 && answer.body === undefined) {
-      refuseUnspoken(request, response, answer, rpc);
+      refuseUnspoken(request, response, answer, handler);
       return;
     }
     await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs, stream });
@@ -116,7 +117,7 @@ function refuseUnspoken(
 type RequestHead = Pick<UniversalServerRequest, "httpVersion" | "method" | "url" | "header">;
 
 /** What Connect needs to know besides the body. Throws when the request cannot be understood. */
-function requestHead(request: NodeRequest, limits: ServeLimits): RequestHead {
+function requestHead(request: NodeRequest, maxTimeoutMs: number): RequestHead {
   const method = request.method ?? "";
   const secure = "encrypted" in request.socket;
   const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${hostOf(request) || "localhost"}`);
@@ -129,7 +130,7 @@ function requestHead(request: NodeRequest, limits: ServeLimits): RequestHead {
       header.set(name, Array.isArray(value) ? value.join(", ") : value);
     }
   }
-  clampTimeout(header, rpcProtocol(method, request.headers), limits.maxTimeoutMs);
+  clampTimeout(header, rpcProtocol(method, request.headers), maxTimeoutMs);
   return { httpVersion: request.httpVersion, method, url: url.toString(), header };
 }
 

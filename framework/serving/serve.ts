@@ -1,5 +1,5 @@
 import type { AddressInfo } from "node:net";
-import type { DescService, Registry } from "@bufbuild/protobuf";
+import type { DescMethod, DescService, Registry } from "@bufbuild/protobuf";
 import { Code, type ConnectRouter, type Interceptor } from "@connectrpc/connect";
 import type { UniversalClientFn } from "@connectrpc/connect/protocol";
 import { Health as HealthService } from "@toolplane/gen/grpc/health/v1/health_pb.js";
@@ -60,6 +60,12 @@ export interface ServeOptions {
   readonly gates?: readonly Gate[];
   /** Run around every handler, after errors are taken care of and requests are validated. The first is outermost. */
   readonly interceptors?: readonly Interceptor[];
+  /**
+   * The deadline of a method's calls that name none, and the latest that they may name, in milliseconds; undefined:
+   * `limits.maxTimeoutMs`, which holds in any case. Default: what the method's annotation
+   * `(toolplane.annotations.v1.policy).timeout` says.
+   */
+  readonly timeoutOf?: (method: DescMethod) => number | undefined;
   /** Answer plain HTTP requests, in order. RPCs, `/healthz` and `/readyz` come first. */
   readonly http?: readonly HttpHandler[];
   /** Called once for every finished call, for metrics. */
@@ -201,7 +207,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     health,
     services,
     logger,
-    localClient: (principal) => createLocalClient(rpcs, limits, principal),
+    localClient: (principal) => createLocalClient(rpcs, principal),
     streams: () => streams.read(),
     shutdownSignal: shutdown.signal,
     close() {
