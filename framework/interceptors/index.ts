@@ -15,6 +15,7 @@ export {
 } from "./circuit-breaker-fallback.ts";
 export { codeOfError, outcomeForBreaker, outcomeOfCode, outcomeOfError } from "./circuit-breaker-outcome.ts";
 export { circuitOpenError, isCircuitOpen } from "./circuit-breaker-refusal.ts";
+export { type ClientChainOptions, createClientChain } from "./client-chain.ts";
 export {
   type ConcurrencyLimit,
   type ConcurrencyLimitOptions,
@@ -39,6 +40,12 @@ export {
   requestIdOf,
 } from "./idempotency.ts";
 export {
+  type MethodPolicies,
+  type MethodPolicy,
+  methodPolicies,
+  type ResolvedMethodPolicy,
+} from "./method-policy.ts";
+export {
   defaultExempt,
   exemption,
   LOCAL_PEER,
@@ -60,3 +67,10 @@ export {
 export { canonicalBinary, requestKey, requestScope } from "./request-key.ts";
 export { type RetryOptions, retry } from "./retry.ts";
 export { classifyFailure, isConnectionLost } from "./retry-failure.ts";
+export {
+  type ChainLimits,
+  type ChainParts,
+  createServerChain,
+  type ServerChain,
+  type ServerChainOptions,
+} from "./server-chain.ts";
