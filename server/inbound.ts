@@ -30,8 +30,6 @@ import type { Database } from "./storage/database.ts";
 const REDIS_CONNECT_TIMEOUT_MS = 5_000;
 /** The longest pause between two attempts to connect, in milliseconds. */
 const REDIS_MAX_PAUSE_MS = 5_000;
-/** As good as no limit. */
-const UNLIMITED: RateLimit = { limit: 1_000_000_000, periodMs: 1_000, burst: 1_000_000_000 };
 
 export interface InboundOptions {
   readonly settings: Pick<Settings, "inbound" | "redisUrl">;
@@ -184,10 +182,8 @@ function toRateLimit({ requests, periodMs, burst }: RateLimitSettings): RateLimi
   return { limit: requests, periodMs, burst };
 }
 
-function toRateLimits(limits: InboundSettings["services"]): Record<string, RateLimit> {
-  return Object.fromEntries(
-    [...limits].map(([name, limit]) => [name, limit ? toRateLimit(limit) : UNLIMITED]),
-  );
+function toRateLimits(limits: InboundSettings["services"]): Record<string, RateLimit | undefined> {
+  return Object.fromEntries([...limits].map(([name, limit]) => [name, limit && toRateLimit(limit)]));
 }
 
 function sum(numbers: readonly number[]): number {

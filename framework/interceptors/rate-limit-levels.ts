@@ -3,7 +3,7 @@ import type { DescMethod } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
 import type { RateLimit } from "../policies/rate-limit/gcra.ts";
 import type { LimitLevel } from "../policies/rate-limit/limit-set.ts";
-import { createRateLimiter } from "../policies/rate-limit/rate-limiter.ts";
+import { createRateLimiter, type RateLimiterOptions } from "../policies/rate-limit/rate-limiter.ts";
 import { anonymous, type Principal } from "./call-context.ts";
 
 /** A call as limits see it. */
@@ -18,14 +18,14 @@ export interface CallLevelsOptions {
   readonly global?: RateLimit | undefined;
   /** The calls of each service that `services` does not name. Default: not limited. */
   readonly service?: RateLimit | undefined;
-  /** The calls of a service, by its name, such as `acme.weather.v1.WeatherService`. */
-  readonly services?: Readonly<Record<string, RateLimit>> | undefined;
+  /** The calls of a service, by its name, such as `acme.weather.v1.WeatherService`; undefined: it is not limited. */
+  readonly services?: Readonly<Record<string, RateLimit | undefined>> | undefined;
   /** The calls of a method, such as an option of its descriptor says. Asked once for each. Default: not limited. */
   readonly limitOf?: ((method: DescMethod) => RateLimit | undefined) | undefined;
   /** The calls of each caller that `callers` does not name. Default: not limited. */
   readonly caller?: RateLimit | undefined;
-  /** The calls of a caller, by the id of its principal, such as `key:ci`. */
-  readonly callers?: Readonly<Record<string, RateLimit>> | undefined;
+  /** The calls of a caller, by the id of its principal, such as `key:ci`; undefined: it is not limited. */
+  readonly callers?: Readonly<Record<string, RateLimit | undefined>> | undefined;
   /** How many callers are remembered, at about 120 bytes each. Default: 1,000,000. */
   readonly maxCallers?: number | undefined;
   readonly clock?: Clock | undefined;
@@ -44,16 +44,8 @@ export function callLevels(options: CallLevelsOptions): LimitLevel<LimitedCall>[
     const limiter = createRateLimiter({ ...options.global, ...clock });
     levels.push({ name: GLOBAL_LEVEL, limiter, keyOf: () => "all" });
   }
-  const { service, services = {}, limitOf, caller, callers = {} } = options;
-  if (service !== undefined || Object.keys(services).length > 0) {
-    const limited = new Map(Object.entries(services));
-    levels.push({
-      name: "service",
-      limiter: createRateLimiter({ ...(service ?? unlimited), overrides: limited, ...clock }),
-      keyOf: ({ method }) =>
-        service !== undefined || limited.has(method.parent.typeName) ? method.parent.typeName : undefined,
-    });
-  }
+  const { service, services, limitOf, caller, callers, maxCallers } = options;
+  levels.push(...levelOf("service", ({ method }) => method.parent.typeName, service, services, clock));
   if (limitOf !== undefined) {
     const limiter = createRateLimiter({ ...unlimited, ...clock });
     const keys = new WeakMap<DescMethod, string | false>();
@@ -71,20 +63,37 @@ export function callLevels(options: CallLevelsOptions): LimitLevel<LimitedCall>[
     };
     levels.push({ name: "method", limiter, keyOf });
   }
-  if (caller !== undefined || Object.keys(callers).length > 0) {
-    const limited = new Map(Object.entries(callers));
-    levels.push({
-      name: "caller",
-      limiter: createRateLimiter({
-        ...(caller ?? unlimited),
-        overrides: limited,
-        ...(options.maxCallers === undefined ? {} : { maxKeys: options.maxCallers }),
-        ...clock,
-      }),
-      keyOf: (call) => (caller !== undefined || limited.has(call.caller) ? call.caller : undefined),
-    });
-  }
+  const memory = maxCallers === undefined ? {} : { maxKeys: maxCallers };
+  levels.push(...levelOf("caller", (call) => call.caller, caller, callers, { ...memory, ...clock }));
   return levels;
+}
+
+/** A level with one limit for all keys, except for those that have their own, or none. No level where nothing is limited. */
+function levelOf(
+  name: string,
+  keyOf: (call: LimitedCall) => string,
+  common: RateLimit | undefined,
+  own: Readonly<Record<string, RateLimit | undefined>> = {},
+  options: Pick<RateLimiterOptions, "maxKeys" | "clock">,
+): LimitLevel<LimitedCall>[] {
+  const known = new Map(Object.entries(own));
+  const overrides = [...known].flatMap(([key, limit]) =>
+    limit === undefined ? [] : [[key, limit] as const],
+  );
+  if (common === undefined && overrides.length === 0) {
+    return [];
+  }
+  return [
+    {
+      name,
+      limiter: createRateLimiter({ ...(common ?? unlimited), overrides, ...options }),
+      keyOf(call) {
+        const key = keyOf(call);
+        const limit = known.has(key) ? known.get(key) : common;
+        return limit === undefined ? undefined : key;
+      },
+    },
+  ];
 }
 
 /**
