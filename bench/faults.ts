@@ -1,18 +1,5 @@
-import { type ChildProcess, fork } from "node:child_process";
-import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { JsonObject } from "@bufbuild/protobuf";
-import { type Client, createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
-import { createLogger, systemClock } from "@toolplane/framework";
-import { AdminService } from "@toolplane/gen/toolplane/admin/v1/admin_service_pb.js";
-import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
-import { HealthStatus } from "@toolplane/gen/toolplane/registry/v1/service_pb.js";
-import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
-import { createApp, loadSettings } from "@toolplane/server";
+import { type FaultsApp, startFaultsApp } from "./faults-app.ts";
 import type { BenchRow } from "./row.ts";
 
 /** Every instance takes so long when it is well. */
@@ -29,11 +16,6 @@ interface Load {
   readonly p99Ms: number;
 }
 
-interface Clients {
-  readonly admin: Client<typeof AdminService>;
-  readonly tools: Client<typeof ToolService>;
-}
-
 /** Without limits on callers: they are not what is measured. */
 const CONFIG = `
 inbound:
@@ -46,58 +28,21 @@ outbound:
 
 /** One of three instances fails, hangs or crawls: what callers notice of it after the first seconds. */
 export async function run(): Promise<BenchRow[]> {
-  const backend = fork(fileURLToPath(new URL("faults-backend.ts", import.meta.url)), {
-    execArgv: ["--conditions=toolplane-source"],
-  });
-  const dataDir = await mkdtemp(join(tmpdir(), "toolplane-faults-"));
-  const config = join(dataDir, "config.yaml");
-  await writeFile(config, CONFIG);
-  const app = await createApp({
-    settings: loadSettings({ listen: "127.0.0.1:0", dataDir: join(dataDir, "data"), config }, {}),
-    clock: systemClock,
-    env: {},
-    logger: createLogger({ level: "error" }),
-  });
+  const app = await startFaultsApp(CONFIG, 3);
   try {
-    const [urls] = (await once(backend, "message")) as [string[]];
-    const transport = createGrpcTransport({ baseUrl: app.url });
-    await register(createClient(RegistryService, transport), urls);
-    const clients = {
-      admin: createClient(AdminService, transport),
-      tools: createClient(ToolService, transport),
-    };
-    return await measureAll(backend, clients);
+    return await measureAll(app);
   } finally {
     await app.close();
-    await rm(dataDir, { recursive: true, force: true });
-    backend.disconnect();
-    await once(backend, "exit");
   }
 }
 
-async function register(registry: Client<typeof RegistryService>, urls: readonly string[]): Promise<void> {
-  for (const [index, endpoint] of urls.entries()) {
-    await registry.registerService({
-      service: { name: "faults", version: "1.0.0" },
-      instance: { id: `i${index}`, endpoint, leaseTtl: { seconds: 3600n } },
-    });
-  }
-  for (;;) {
-    const { service } = await registry.getService({ service: { name: "faults" } });
-    if (service?.instances.every(({ health }) => health === HealthStatus.HEALTHY)) {
-      return;
-    }
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}
-
-async function measureAll(backend: ChildProcess, clients: Clients): Promise<BenchRow[]> {
+async function measureAll(app: FaultsApp): Promise<BenchRow[]> {
   const rows: BenchRow[] = [];
   for (const [tool, kind] of [
     ["faults.Read", "calls that may be repeated"],
     ["faults.Write", "calls that may not"],
   ] as const) {
-    const healthy = await measure(backend, clients, tool, WELL);
+    const healthy = await measure(app, tool, WELL);
     for (const [what, faults] of [
       ["fails", { ...WELL, errorRate: 1 }],
       ["fails with INTERNAL", { ...WELL, errorRate: 1, errorCode: "INTERNAL" }],
@@ -106,27 +51,18 @@ async function measureAll(backend: ChildProcess, clients: Clients): Promise<Benc
       ["resets connections", { ...WELL, disconnectRate: 1 }],
       ["answers with garbage", { ...WELL, badFrameRate: 1 }],
     ] as const) {
-      const load = await measure(backend, clients, tool, faults);
+      const load = await measure(app, tool, faults);
       rows.push(toRow(`one of three ${what}, ${kind}`, load, healthy));
     }
   }
   return rows;
 }
 
-async function measure(
-  backend: ChildProcess,
-  { admin, tools }: Clients,
-  tool: string,
-  faults: JsonObject,
-): Promise<Load> {
+async function measure(app: FaultsApp, tool: string, faults: JsonObject): Promise<Load> {
   for (let index = 0; index < 3; index++) {
-    backend.send([index, index === 2 ? faults : WELL]);
-    await once(backend, "message");
+    await app.setFaults(index, index === 2 ? faults : WELL);
   }
-  const { breakers } = await admin.listBreakers({ pageSize: 1_000 });
-  for (const name of [...breakers.map((breaker) => breaker.name), "i0", "i1", "i2"]) {
-    await admin.resetBreaker({ name }).catch(() => undefined);
-  }
+  await app.forgive();
   const began = performance.now();
   const latencies: number[] = [];
   let successes = 0;
@@ -141,7 +77,7 @@ async function measure(
         input: { case: "arguments", value: { text: "x" } },
         timeout: { seconds: 10n },
       } as const;
-      const succeeded = await tools.callTool({ call }).then(
+      const succeeded = await app.tools.callTool({ call }).then(
         () => true,
         () => false,
       );

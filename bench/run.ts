@@ -13,6 +13,16 @@ const suites: Record<string, () => Promise<{ run(): Promise<BenchRow[]> }>> = {
   registry: () => import("./registry.ts"),
   pool: () => import("./pool.ts"),
   serving: () => import("./serving.ts"),
+  chain: () => import("./chain.ts"),
+  "rate-limit": () => import("./rate-limit.ts"),
+  breaker: () => import("./breaker.ts"),
+  retry: () => import("./retry.ts"),
+  concurrency: () => import("./concurrency.ts"),
+  deduplicate: () => import("./deduplicate.ts"),
+  cache: () => import("./cache.ts"),
+  batch: () => import("./batch.ts"),
+  trip: () => import("./trip.ts"),
+  faults: () => import("./faults.ts"),
 };
 
 const chosen = process.argv.slice(2);
