@@ -13,8 +13,11 @@ export function createInstanceChooser(random: () => number = Math.random): Insta
   const running = new Map<string, number>();
   return {
     choose(candidates) {
-      const first = pick(candidates, random);
-      const second = pick(candidates, random);
+      const at = Math.floor(random() * candidates.length);
+      const first = candidates[at] ?? candidates[0];
+      // Another one, so that the least busy of two wins against an instance that answers nothing.
+      const other = (at + 1 + Math.floor(random() * (candidates.length - 1))) % candidates.length;
+      const second = candidates[other] ?? first;
       const instance = (running.get(second.id) ?? 0) < (running.get(first.id) ?? 0) ? second : first;
       running.set(instance.id, (running.get(instance.id) ?? 0) + 1);
       let released = false;
@@ -35,8 +38,4 @@ export function createInstanceChooser(random: () => number = Math.random): Insta
       };
     },
   };
-}
-
-function pick<T>(candidates: readonly [T, ...T[]], random: () => number): T {
-  return candidates[Math.floor(random() * candidates.length)] ?? candidates[0];
 }

@@ -7,6 +7,8 @@ import {
   type OutlierOptions,
 } from "@toolplane/framework/policies";
 
+/** How often instances are looked at while calls are unanswered, in milliseconds. */
+const LOOK_MS = 500;
 /** The most versions of services whose instances are compared. */
 const MAX_DETECTORS = 5_000;
 
@@ -33,6 +35,35 @@ export function createOutliers({ clock, ...limits }: OutliersOptions): Outliers 
   const detectors = new Map<string, OutlierDetector>();
   const listeners = new Map<string, Set<() => void>>();
   let total = 0;
+  /** Calls that are unanswered, by group. */
+  const unanswered = new Map<string, number>();
+  let looking = false;
+
+  /** Detectors look when calls come. When all callers wait for an instance that hangs, none comes. */
+  function keepLooking(): void {
+    if (looking) {
+      return;
+    }
+    looking = true;
+    clock.after(LOOK_MS, () => {
+      looking = false;
+      for (const group of [...unanswered.keys()]) {
+        detectors.get(group)?.eligible([]);
+      }
+      if (unanswered.size > 0) {
+        keepLooking();
+      }
+    });
+  }
+
+  function answered(group: string): void {
+    const left = (unanswered.get(group) ?? 1) - 1;
+    if (left > 0) {
+      unanswered.set(group, left);
+    } else {
+      unanswered.delete(group);
+    }
+  }
 
   function detectorOf(group: string): OutlierDetector {
     const found = detectors.get(group);
@@ -61,7 +92,21 @@ export function createOutliers({ clock, ...limits }: OutliersOptions): Outliers 
 
   return {
     eligible: (group, candidates) => detectorOf(group).eligible(candidates, ({ id }) => id),
-    begin: (group, instanceId) => detectorOf(group).begin(instanceId),
+    begin(group, instanceId) {
+      const call = detectorOf(group).begin(instanceId);
+      unanswered.set(group, (unanswered.get(group) ?? 0) + 1);
+      keepLooking();
+      let over = false;
+      return {
+        end(outcome, durationMs) {
+          if (!over) {
+            over = true;
+            answered(group);
+            call.end(outcome, durationMs);
+          }
+        },
+      };
+    },
     onEjected(group, instanceId, callback) {
       const key = keyOf(group, instanceId);
       const own = listeners.get(key) ?? new Set();

@@ -36,8 +36,8 @@ interface Verdict {
 
 const verdictKey = createContextKey<Verdict>({ fate: "answer", faults: create(FaultsSchema) });
 const RESET_INTERNAL_ERROR = 0x2;
-/** A gRPC frame that promises 4 GiB and brings five bytes. */
-const BAD_FRAME = Buffer.from([0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4, 5]);
+/** A gRPC frame that promises nine bytes and brings three. */
+const BAD_FRAME = Buffer.from([0, 0, 0, 0, 9, 1, 2, 3]);
 
 /**
  * A plain Connect server whose calls fail as they are told to, down to the frames. It uses the framework's health and
