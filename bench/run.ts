@@ -21,6 +21,7 @@ const suites: Record<string, () => Promise<{ run(): Promise<BenchRow[]> }>> = {
   deduplicate: () => import("./deduplicate.ts"),
   cache: () => import("./cache.ts"),
   batch: () => import("./batch.ts"),
+  calls: () => import("./calls.ts"),
   trip: () => import("./trip.ts"),
   faults: () => import("./faults.ts"),
 };
