@@ -22,7 +22,7 @@ import { openToolCache } from "./cache/tool-cache.ts";
 import { createSecretResolver } from "./config/secrets.ts";
 import type { Settings } from "./config/settings.ts";
 import { openRequestIds } from "./idempotency/request-ids.ts";
-import { createInbound } from "./inbound.ts";
+import { openInbound } from "./inbound.ts";
 import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
 import { createRegistry, OWN_SERVICE, type Registry } from "./registry/registry.ts";
 import { registryRoutes } from "./registry/service.ts";
@@ -72,7 +72,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
       }),
     );
     const { maxResultBytes, defaultTimeoutMs, defaultConcurrency } = settings.tools;
-    const inbound = parts.own(createInbound({ settings, database, clock, logger }));
+    const inbound = parts.own(await openInbound({ settings, database, access, clock, logger }));
     const cache = await openToolCache({ settings, database, clock, logger, env });
     if (cache) {
       parts.own(cache);
@@ -131,7 +131,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         drainTimeoutMs: settings.drainTimeoutMs,
         documented,
         register: false,
-        gates: [admin.gate, ...(access.required ? [access.gate] : []), ...inbound.gates],
+        gates: [admin.gate, ...inbound.gates],
         interceptors: inbound.interceptors,
         http: [admin.http],
         onCall: admin.onCall,

@@ -18,37 +18,43 @@ import {
 } from "@toolplane/framework/policies";
 import { policy as policyOption } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
-import { Redis } from "ioredis";
+import type { Access } from "./access/access.ts";
+import { limitRefusals } from "./access/limit-refusals.ts";
 import type { LimitSnapshot, LimitSource } from "./admin/admin.ts";
 import { milliseconds } from "./config/durations.ts";
 import type { InboundSettings } from "./config/inbound.ts";
 import type { RateLimitSettings } from "./config/rate-limit.ts";
 import type { Settings } from "./config/settings.ts";
+import { connectRedis, reasonOf } from "./redis.ts";
 import type { Database } from "./storage/database.ts";
-
-/** How long connecting to Redis may take, in milliseconds. */
-const REDIS_CONNECT_TIMEOUT_MS = 5_000;
-/** The longest pause between two attempts to connect, in milliseconds. */
-const REDIS_MAX_PAUSE_MS = 5_000;
 
 export interface InboundOptions {
   readonly settings: Pick<Settings, "inbound" | "redisUrl">;
   readonly database: Pick<Database, "kind" | "connections">;
+  readonly access: Pick<Access, "required" | "gate">;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
 /** What protects the server from its callers. */
 export interface Inbound {
-  /** To come after the gate that authenticates. */
+  /** Say who calls, where that is asked for, and then whether the call may go on. */
   readonly gates: readonly Gate[];
   readonly interceptors: readonly Interceptor[];
   readonly limits: LimitSource;
   close(): Promise<void>;
 }
 
-export function createInbound({ settings, database, clock, logger }: InboundOptions): Inbound {
-  const { inbound, redisUrl } = settings;
+/** Where replicas count together. */
+interface SharedCounters {
+  readonly name: "postgresql" | "redis";
+  readonly counters: CounterStore;
+  close(): void;
+}
+
+export async function openInbound(options: InboundOptions): Promise<Inbound> {
+  const { settings, access, clock } = options;
+  const { inbound } = settings;
   const levels = callLevels({
     global: inbound.global && toRateLimit(inbound.global),
     service: inbound.perService && toRateLimit(inbound.perService),
@@ -58,14 +64,14 @@ export function createInbound({ settings, database, clock, logger }: InboundOpti
     callers: toRateLimits(inbound.callers),
     clock,
   });
-  const redis = redisUrl === undefined ? undefined : connectRedis(redisUrl, logger);
-  const store = redis
-    ? { name: "redis", counters: redisCounters({ client: redis }) }
-    : database.kind === "shared"
-      ? { name: "postgresql", counters: postgresCounters({ pool: database.connections }) }
-      : undefined;
-  const shared = store && shareLimits(levels, store, clock, logger);
+  const store = await openSharedCounters(options);
+  const shared = store && shareLimits(levels, store, options);
   const limits = shared ?? createLimitSet(levels, { clock });
+  const guarded =
+    access.required && inbound.perCaller
+      ? limitRefusals(access.gate, toRateLimit(inbound.perCaller), clock)
+      : undefined;
+  const authentication = access.required ? [guarded?.gate ?? access.gate] : [];
   const concurrency =
     inbound.concurrency &&
     createConcurrencyLimit({
@@ -76,13 +82,14 @@ export function createInbound({ settings, database, clock, logger }: InboundOpti
     });
 
   return {
-    gates: [rateLimitGate({ limits }), ...(concurrency ? [concurrency.gate] : [])],
+    gates: [...authentication, rateLimitGate({ limits }), ...(concurrency ? [concurrency.gate] : [])],
     interceptors: [methodConcurrency(), ...(concurrency ? [concurrency.interceptor] : [])],
     limits: {
       list(maxKeys) {
         const where = store && (shared?.stats().store === "lost" ? "memory (store down)" : store.name);
         return [
           ...limits.snapshot(maxKeys).flatMap((level) => describeLevel(level, where)),
+          ...(guarded?.limits.snapshot(maxKeys) ?? []).flatMap((level) => describeLevel(level, undefined)),
           ...(concurrency?.stats() ?? []).map(
             ({ name, limit, inFlight, admitted, refused }): LimitSnapshot => ({
               level: "concurrency",
@@ -97,7 +104,9 @@ export function createInbound({ settings, database, clock, logger }: InboundOpti
         ];
       },
       totals: () => [
-        ...limits.snapshot(0).map(({ name, allowed, refused }) => ({ level: name, allowed, refused })),
+        ...[...limits.snapshot(0), ...(guarded?.limits.snapshot(0) ?? [])].map(
+          ({ name, allowed, refused }) => ({ level: name, allowed, refused }),
+        ),
         ...(concurrency
           ? [
               {
@@ -111,16 +120,35 @@ export function createInbound({ settings, database, clock, logger }: InboundOpti
     },
     async close() {
       limits.close();
-      redis?.disconnect();
+      guarded?.limits.close();
+      store?.close();
     },
   };
 }
 
+async function openSharedCounters({
+  settings: { redisUrl },
+  database,
+  clock,
+  logger,
+}: InboundOptions): Promise<SharedCounters | undefined> {
+  if (redisUrl !== undefined) {
+    const redis = await connectRedis({ url: redisUrl, clock, logger });
+    return {
+      name: "redis",
+      counters: redisCounters({ client: redis }),
+      close: () => redis.disconnect(),
+    };
+  }
+  return database.kind === "shared"
+    ? { name: "postgresql", counters: postgresCounters({ pool: database.connections }), close() {} }
+    : undefined;
+}
+
 function shareLimits(
   levels: ReturnType<typeof callLevels>,
-  { name, counters }: { readonly name: string; readonly counters: CounterStore },
-  clock: Clock,
-  logger: Logger,
+  { name, counters }: SharedCounters,
+  { clock, logger }: InboundOptions,
 ) {
   return createSharedLimitSet({
     levels,
@@ -129,26 +157,16 @@ function shareLimits(
     onEvent(event) {
       switch (event.kind) {
         case "store_lost":
-          logger.warn({ err: event.cause, store: name }, "limits are counted locally: their store is down");
+          logger.warn(
+            { why: reasonOf(event.cause), store: name },
+            "limits are counted locally: their store is down",
+          );
           break;
         case "store_back":
           logger.info({ store: name, lostMs: event.lostMs }, "limits are counted in their store again");
       }
     },
   });
-}
-
-/** Failing commands are what tells that Redis is down: nothing waits for a connection. */
-function connectRedis(url: string, logger: Logger): Redis {
-  const redis = new Redis(url, {
-    connectTimeout: REDIS_CONNECT_TIMEOUT_MS,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    retryStrategy: (attempts) => Math.min(attempts * 200, REDIS_MAX_PAUSE_MS),
-  });
-  // Without a listener, ioredis writes to the console.
-  redis.on("error", (error: Error) => logger.debug({ err: error }, "a connection to Redis failed"));
-  return redis;
 }
 
 function describeLevel({ name, limit, top }: LevelSnapshot, store: string | undefined): LimitSnapshot[] {

@@ -1,5 +1,10 @@
-import type { InboundConfig } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
+import type {
+  ConcurrencyConfig,
+  InboundConfig,
+} from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { milliseconds } from "./durations.ts";
+import type { ReportMistake } from "./mistakes.ts";
+import { type Range, resolveRange } from "./range.ts";
 import { type RateLimitSettings, resolveRateLimit } from "./rate-limit.ts";
 
 const MINUTE = 60_000;
@@ -12,10 +17,10 @@ export interface InboundSettings {
   readonly perCaller: RateLimitSettings | undefined;
   /** By the full name of the RPC service; undefined takes the limit away that `perService` sets. */
   readonly services: ReadonlyMap<string, RateLimitSettings | undefined>;
-  /** By the name of the principal. */
+  /** By the name of the principal; undefined takes the limit away that `perCaller` sets. */
   readonly callers: ReadonlyMap<string, RateLimitSettings | undefined>;
   /** Undefined: there is none. */
-  readonly concurrency: { readonly initial: number; readonly min: number; readonly max: number } | undefined;
+  readonly concurrency: Range | undefined;
   readonly idempotencyRetentionMs: number;
 }
 
@@ -28,27 +33,55 @@ const perMinute = (requests: number): RateLimitSettings => ({
 /** Services whose calls start costly work. */
 const COSTLY_SERVICES = new Map([["toolplane.testing.v1.TestRunService", perMinute(200)]]);
 
-export function resolveInbound(config: InboundConfig | undefined): InboundSettings {
-  const { concurrency } = config ?? {};
+export function resolveInbound(config: InboundConfig | undefined, report: ReportMistake): InboundSettings {
+  const limit = (
+    name: "global" | "perService" | "perCaller",
+    field: string,
+    defaults: RateLimitSettings | undefined,
+  ) => resolveRateLimit(config?.[name], defaults, field, report);
+  const perService = limit("perService", "inbound.per_service", undefined);
+  const perCaller = limit("perCaller", "inbound.per_caller", perMinute(600));
   return {
-    global: resolveRateLimit(config?.global, perMinute(1_000)),
-    perService: resolveRateLimit(config?.perService, undefined),
-    perCaller: resolveRateLimit(config?.perCaller, perMinute(600)),
-    services: new Map([...COSTLY_SERVICES, ...resolveEach(config?.services)]),
-    callers: new Map(resolveEach(config?.callers)),
-    concurrency: concurrency?.disabled
-      ? undefined
-      : {
-          initial: concurrency?.initial || 100,
-          min: concurrency?.min || 20,
-          max: concurrency?.max || 1_000,
-        },
+    global: limit("global", "inbound.global", perMinute(1_000)),
+    perService,
+    perCaller,
+    services: new Map([
+      ...COSTLY_SERVICES,
+      ...resolveEach(
+        config?.services,
+        (name) => COSTLY_SERVICES.get(name) ?? perService,
+        "inbound.services",
+        report,
+      ),
+    ]),
+    callers: new Map(resolveEach(config?.callers, () => perCaller, "inbound.callers", report)),
+    concurrency: resolveConcurrency(config?.concurrency, report),
     idempotencyRetentionMs: milliseconds(config?.idempotencyRetention, DAY),
   };
 }
 
+function resolveConcurrency(
+  config: ConcurrencyConfig | undefined,
+  report: ReportMistake,
+): InboundSettings["concurrency"] {
+  return config?.disabled
+    ? undefined
+    : resolveRange(
+        { initial: config?.initial ?? 0, min: config?.min ?? 0, max: config?.max ?? 0 },
+        { initial: 100, min: 20, max: 1_000 },
+        "inbound.concurrency",
+        report,
+      );
+}
+
 function resolveEach(
   limits: InboundConfig["services"] = {},
+  defaultOf: (name: string) => RateLimitSettings | undefined,
+  field: string,
+  report: ReportMistake,
 ): (readonly [string, RateLimitSettings | undefined])[] {
-  return Object.entries(limits).map(([name, limit]) => [name, resolveRateLimit(limit, undefined)]);
+  return Object.entries(limits).map(([name, limit]) => [
+    name,
+    resolveRateLimit(limit, defaultOf(name), `${field}[${JSON.stringify(name)}]`, report),
+  ]);
 }

@@ -1,10 +1,14 @@
 import type {
   AdaptiveRateConfig,
+  BreakerConfig,
   OutboundConfig,
+  RetryConfig,
   SecretSource,
   ToolPolicy,
 } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { milliseconds, optionalMilliseconds } from "./durations.ts";
+import { type ReportMistake, withoutMistakes } from "./mistakes.ts";
+import { type Range, resolveGrowth, resolveRange } from "./range.ts";
 import { type RateLimitSettings, resolveRateLimit } from "./rate-limit.ts";
 
 const SECOND = 1_000;
@@ -66,11 +70,8 @@ export interface ToolPolicySettings {
   readonly fallback: FallbackSettings | undefined;
 }
 
-export interface AdaptiveRateSettings {
-  /** Calls a second. */
-  readonly initial: number;
-  readonly min: number;
-  readonly max: number;
+/** In calls a second. */
+export interface AdaptiveRateSettings extends Range {
   readonly maxWaitMs: number;
 }
 
@@ -79,34 +80,24 @@ export type FallbackSettings =
   | { readonly kind: "result"; readonly json: string }
   | { readonly kind: "version"; readonly version: string };
 
-export function resolveOutbound(config: OutboundConfig | undefined): OutboundSettings {
-  const { breaker, outliers, retry, deduplication, cache } = config ?? {};
+/** Throws INVALID_ARGUMENT where there is no `report`. */
+export function resolveOutbound(
+  config: OutboundConfig | undefined,
+  report?: ReportMistake,
+): OutboundSettings {
+  if (report === undefined) {
+    return withoutMistakes((found) => resolveOutbound(config, found));
+  }
+  const { outliers, deduplication, cache } = config ?? {};
   return {
-    breaker: breaker?.disabled
-      ? undefined
-      : {
-          consecutiveFailures: breaker?.consecutiveFailures || 3,
-          windowMs: milliseconds(breaker?.window, MINUTE),
-          failureRate: breaker?.failureRate || 0.5,
-          slowCallRate: breaker?.slowCallRate || 0.8,
-          slowCallMs: optionalMilliseconds(breaker?.slowCall),
-          minimumCalls: breaker?.minimumCalls || 10,
-          openMs: milliseconds(breaker?.openDuration, 30 * SECOND),
-          maxOpenMs: milliseconds(breaker?.maxOpenDuration, 5 * MINUTE),
-          probes: breaker?.probes || 2,
-        },
+    breaker: resolveBreaker(config?.breaker, report),
     outliers: outliers?.disabled
       ? undefined
       : {
           ejectionTimeMs: milliseconds(outliers?.ejectionTime, 30 * SECOND),
           maxEjectedPercent: outliers?.maxEjectedPercent || 50,
         },
-    retry: {
-      attempts: retry?.attempts || 3,
-      baseDelayMs: milliseconds(retry?.baseDelay, 100),
-      maxDelayMs: milliseconds(retry?.maxDelay, 5 * SECOND),
-      budget: retry?.budget || 0.2,
-    },
+    retry: resolveRetry(config?.retry, report),
     deduplication: deduplication?.disabled
       ? undefined
       : {
@@ -121,11 +112,49 @@ export function resolveOutbound(config: OutboundConfig | undefined): OutboundSet
           staleWhileRevalidateMs: milliseconds(cache?.staleWhileRevalidate, 0),
           signingKey: cache?.signingKey,
         },
-    tools: config?.tools.map(resolveToolPolicy) ?? [],
+    tools: (config?.tools ?? []).map((policy, index) =>
+      resolveToolPolicy(policy, `outbound.tools[${index}]`, report),
+    ),
   };
 }
 
-function resolveToolPolicy(policy: ToolPolicy): ToolPolicySettings {
+function resolveBreaker(
+  config: BreakerConfig | undefined,
+  report: ReportMistake,
+): BreakerSettings | undefined {
+  if (config?.disabled) {
+    return undefined;
+  }
+  const [openMs, maxOpenMs] = resolveGrowth(
+    [optionalMilliseconds(config?.openDuration), optionalMilliseconds(config?.maxOpenDuration)],
+    [30 * SECOND, 5 * MINUTE],
+    ["outbound.breaker.open_duration", "outbound.breaker.max_open_duration"],
+    report,
+  );
+  return {
+    consecutiveFailures: config?.consecutiveFailures || 3,
+    windowMs: milliseconds(config?.window, MINUTE),
+    failureRate: config?.failureRate || 0.5,
+    slowCallRate: config?.slowCallRate || 0.8,
+    slowCallMs: optionalMilliseconds(config?.slowCall),
+    minimumCalls: config?.minimumCalls || 10,
+    openMs,
+    maxOpenMs,
+    probes: config?.probes || 2,
+  };
+}
+
+function resolveRetry(config: RetryConfig | undefined, report: ReportMistake): OutboundSettings["retry"] {
+  const [baseDelayMs, maxDelayMs] = resolveGrowth(
+    [optionalMilliseconds(config?.baseDelay), optionalMilliseconds(config?.maxDelay)],
+    [100, 5 * SECOND],
+    ["outbound.retry.base_delay", "outbound.retry.max_delay"],
+    report,
+  );
+  return { attempts: config?.attempts || 3, baseDelayMs, maxDelayMs, budget: config?.budget || 0.2 };
+}
+
+function resolveToolPolicy(policy: ToolPolicy, field: string, report: ReportMistake): ToolPolicySettings {
   return {
     tool: policy.tool,
     timeoutMs: optionalMilliseconds(policy.timeout),
@@ -134,31 +163,47 @@ function resolveToolPolicy(policy: ToolPolicy): ToolPolicySettings {
     unshared: policy.unshared,
     cacheTtlMs: optionalMilliseconds(policy.cacheTtl),
     hedgeDelayMs: optionalMilliseconds(policy.hedgeDelay),
-    rateLimit: policy.rateLimit && resolveRateLimit(policy.rateLimit, undefined),
-    adaptiveRate: policy.adaptiveRate && resolveAdaptiveRate(policy.adaptiveRate),
+    rateLimit: resolveRateLimit(policy.rateLimit, undefined, `${field}.rate_limit`, report),
+    adaptiveRate:
+      policy.adaptiveRate && resolveAdaptiveRate(policy.adaptiveRate, `${field}.adaptive_rate`, report),
     maxConcurrency: policy.maxConcurrency || undefined,
-    fallback: resolveFallback(policy.fallback),
+    fallback: resolveFallback(policy.fallback, field, report),
   };
 }
 
-function resolveAdaptiveRate({ initial, min, max, maxWait }: AdaptiveRateConfig): AdaptiveRateSettings {
+function resolveAdaptiveRate(
+  config: AdaptiveRateConfig,
+  field: string,
+  report: ReportMistake,
+): AdaptiveRateSettings {
   return {
-    initial: initial || 10,
-    min: min || 1,
-    max: max || 100,
-    maxWaitMs: milliseconds(maxWait, 30 * SECOND),
+    ...resolveRange(config, { initial: 10, min: 1, max: 100 }, field, report),
+    maxWaitMs: milliseconds(config.maxWait, 30 * SECOND),
   };
 }
 
-function resolveFallback(fallback: ToolPolicy["fallback"]): FallbackSettings | undefined {
+function resolveFallback(
+  fallback: ToolPolicy["fallback"],
+  field: string,
+  report: ReportMistake,
+): FallbackSettings | undefined {
   switch (fallback.case) {
     case "lastGood":
       return { kind: "last-good", maxAgeMs: milliseconds(fallback.value, 0) };
     case "resultJson":
+      checkJson(fallback.value, `${field}.result_json`, report);
       return { kind: "result", json: fallback.value };
     case "version":
       return { kind: "version", version: fallback.value };
     case undefined:
       return undefined;
+  }
+}
+
+function checkJson(text: string, field: string, report: ReportMistake): void {
+  try {
+    JSON.parse(text);
+  } catch (error) {
+    report(field, `must be JSON: ${error instanceof Error ? error.message : error}`);
   }
 }

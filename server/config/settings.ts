@@ -7,7 +7,9 @@ import {
 import { type AuthSettings, resolveAuth } from "./auth.ts";
 import { milliseconds } from "./durations.ts";
 import { type InboundSettings, resolveInbound } from "./inbound.ts";
+import { type ReportMistake, withoutMistakes } from "./mistakes.ts";
 import { type OutboundSettings, resolveOutbound } from "./outbound.ts";
+import { resolveRedisUrl } from "./redis-url.ts";
 
 /** What the server runs with: `ServerConfig` with every default filled in, durations in milliseconds. */
 export interface Settings {
@@ -67,8 +69,12 @@ const MIB = 1024 * 1024;
 export const DEFAULT_LISTEN = "127.0.0.1:7400";
 export const DEFAULT_DATA_DIR = ".toolplane";
 
-/** Fills in the defaults that the contract documents. */
+/** Fills in the defaults that the contract documents. Throws INVALID_ARGUMENT for values that contradict each other. */
 export function resolveSettings(config: ServerConfig): Settings {
+  return withoutMistakes((report) => resolve(config, report));
+}
+
+function resolve(config: ServerConfig, report: ReportMistake): Settings {
   const { limits, registry, health, tools, pool, tls } = config;
   return {
     listen: config.listen || DEFAULT_LISTEN,
@@ -115,9 +121,9 @@ export function resolveSettings(config: ServerConfig): Settings {
     log: { level: logLevel(config.log?.level), format: logFormat(config.log?.format) },
     secrets: config.secrets,
     drainTimeoutMs: milliseconds(config.drainTimeout, 10_000),
-    redisUrl: config.redisUrl || undefined,
-    inbound: resolveInbound(config.inbound),
-    outbound: resolveOutbound(config.outbound),
+    redisUrl: resolveRedisUrl(config.redisUrl, report),
+    inbound: resolveInbound(config.inbound, report),
+    outbound: resolveOutbound(config.outbound, report),
   };
 }
 
