@@ -1,3 +1,4 @@
+import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { type Clock, MAX_TIMER_MS } from "../clock.ts";
@@ -5,22 +6,12 @@ import { internalError, toConnectError } from "../errors/connect-error.ts";
 import { fitIntoTrailers } from "../errors/fit-error.ts";
 import { explainReceiveFailure } from "../errors/receive-failure.ts";
 import type { Logger } from "../logging.ts";
-import { anonymous, type CallContext, callContextKey, type Principal } from "./call-context.ts";
+import { anonymous, type CallContext, callContextKey } from "./call-context.ts";
 import { type CallRecord, callRecord } from "./call-record.ts";
 import { keepOwnHeaders } from "./own-headers.ts";
+import { type FinishedCall, type ReportCallsOptions, reportCalls } from "./report-calls.ts";
 
-/** A finished call, as it is logged and measured. */
-export interface FinishedCall {
-  /** `package.Service/Method`. */
-  readonly method: string;
-  readonly protocol: "connect" | "grpc" | "grpc-web";
-  /** `ok` or the name of the error code, such as `not_found`. */
-  readonly code: string;
-  readonly durationMs: number;
-  readonly correlationId: string;
-  readonly principal: Principal;
-  readonly peer: string;
-}
+export type { FinishedCall } from "./report-calls.ts";
 
 /**
  * Decides whether a call may go on, after its headers and before its body was read: the place to authenticate and to
@@ -28,14 +19,9 @@ export interface FinishedCall {
  */
 export type Gate = (call: CallContext, context: HandlerContext) => void | Promise<void>;
 
-export interface BeginCallOptions {
-  readonly logger: Logger;
+export interface BeginCallOptions extends ReportCallsOptions {
   readonly clock: Clock;
-  /** Called once for every call, when it is over. */
-  readonly onCall?: ((call: FinishedCall) => void) | undefined;
   readonly gates: readonly Gate[];
-  /** Fully qualified names of services whose successful calls are logged at level `debug`. */
-  readonly quietServices: ReadonlySet<string>;
 }
 
 /** What Connect really hands to a gate: with `abort` it ends each call, once it knows what to answer. */
@@ -48,11 +34,13 @@ type EndableContext = HandlerContext & { abort(reason?: unknown): void };
  * explain, the failures before interceptors run (an unreadable body) and after them (an answer that cannot be
  * serialized).
  */
-export function beginCall(options: BeginCallOptions): (context: HandlerContext) => Promise<void> {
-  return async (context) => {
+export function beginCall(options: BeginCallOptions): (context: HandlerContext) => void | Promise<void> {
+  const { clock, gates } = options;
+  const report = reportCalls(options);
+  return (context) => {
     const record = callRecord(context.values);
-    const started = options.clock.monotonic();
-    const method = `${context.service.typeName}/${context.method.name}`;
+    const started = clock.monotonic();
+    const method = methodName(context.method);
     const call = createCallContext(context, method, record, options);
     context.values.set(callContextKey, call);
     keepOwnHeaders(context);
@@ -69,7 +57,7 @@ export function beginCall(options: BeginCallOptions): (context: HandlerContext) 
         call.logger.error({ err: reason }, "a call failed outside of its handler");
         record.outcome = ConnectError.from(reason, Code.Internal);
       }
-      abort(reason);
+      abort(reason ?? callIsOver);
     };
     function onAbort() {
       const { reason } = context.signal;
@@ -90,36 +78,59 @@ export function beginCall(options: BeginCallOptions): (context: HandlerContext) 
         method,
         protocol: context.protocolName as FinishedCall["protocol"],
         code: outcome === undefined ? "ok" : codeToString(outcome.code),
-        durationMs: options.clock.monotonic() - started,
+        durationMs: clock.monotonic() - started,
         correlationId: call.correlationId,
         principal: call.principal,
         peer: call.peer,
       };
-      const quiet = outcome === undefined && options.quietServices.has(context.service.typeName);
-      call.logger[quiet ? "debug" : "info"](
-        {
-          code: finished.code,
-          durationMs: Math.round(finished.durationMs * 1000) / 1000,
-          protocol: finished.protocol,
-          peer: finished.peer,
-          principal: finished.principal.id,
-          ...(outcome === undefined ? {} : { error: outcome.rawMessage }),
-        },
-        "call",
-      );
-      options.onCall?.(finished);
+      report(finished, outcome, context.service);
     };
 
-    try {
-      for (const gate of options.gates) {
-        await gate(call, context);
-      }
-    } catch (error) {
+    function refuse(error: unknown): never {
       record.failure = toConnectError(error, call);
       record.stage = "handling";
       throw record.failure;
     }
+    try {
+      // Gates that do not wait cost no turn of the queue.
+      for (let index = 0; index < gates.length; index++) {
+        const waiting = gates[index]?.(call, context);
+        if (waiting !== undefined) {
+          return passGates(waiting, gates.slice(index + 1), call, context).catch(refuse);
+        }
+      }
+    } catch (error) {
+      refuse(error);
+    }
+    return undefined;
   };
+}
+
+/** What the signals of calls that ended well are aborted with: to make one for each takes longer than all gates. */
+const callIsOver = new DOMException("the call is over", "AbortError");
+
+async function passGates(
+  first: Promise<void>,
+  others: readonly Gate[],
+  call: CallContext,
+  context: HandlerContext,
+): Promise<void> {
+  await first;
+  for (const gate of others) {
+    await gate(call, context);
+  }
+}
+
+const methodNames = new WeakMap<DescMethod, string>();
+
+/** `package.Service/Method`. */
+function methodName(method: DescMethod): string {
+  let name = methodNames.get(method);
+  if (name === undefined) {
+    name = `${method.parent.typeName}/${method.name}`;
+    methodNames.set(method, name);
+  }
+  return name;
 }
 
 /** Makes an error that did not pass the interceptors fit to be sent. */

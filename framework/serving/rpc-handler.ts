@@ -7,12 +7,11 @@ import type {
 } from "@connectrpc/connect/protocol";
 import type { Clock } from "../clock.ts";
 import { withErrorInfo } from "../errors/connect-error.ts";
-import { abortable } from "../interceptors/abortable.ts";
 import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
 import type { ServeLimits } from "./limits.ts";
 import { hostOf, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
 import { refuse } from "./refusal.ts";
-import { limitBody } from "./request-body.ts";
+import { limitBody, RequestBody } from "./request-body.ts";
 import { writeResponse } from "./response-writer.ts";
 import type { RoutedRpc } from "./router.ts";
 import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
@@ -34,7 +33,8 @@ export async function handleRpc(
   }: { readonly limits: ServeLimits; readonly clock: Clock; readonly streams: StreamMeter },
 ): Promise<void> {
   const call = new AbortController();
-  const reading = new AbortController();
+  const body = new RequestBody(request);
+  let over = false;
   const record: CallRecord = {
     stage: "receiving",
     failure: undefined,
@@ -42,10 +42,13 @@ export async function handleRpc(
     finish: () => {},
     correlationId,
     peer: peerOf(request),
-    stopReading: (reason) => reading.abort(reason),
+    stopReading: (reason) => body.stop(reason),
   };
   response.once("close", () => {
-    call.abort(new ConnectError("the caller left", Code.Canceled));
+    // To abort a signal whose call is over takes time and tells nobody anything.
+    if (!over) {
+      call.abort(new ConnectError("the caller left", Code.Canceled));
+    }
   });
   const { methodKind } = handler.method;
   if (methodKind === "unary" || methodKind === "server_streaming") {
@@ -66,8 +69,7 @@ export async function handleRpc(
   try {
     const answer = await handler({
       ...head,
-      // Leaving the iteration must not destroy the request, which would take the response with it.
-      body: abortable(request.iterator({ destroyOnReturn: false }), reading.signal),
+      body,
       signal: call.signal,
       contextValues: createContextValues().set(callRecordKey, record),
     });
@@ -77,6 +79,7 @@ export async function handleRpc(
     }
     await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs, stream });
   } finally {
+    over = true;
     stream?.closed();
     record.finish();
   }
