@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createFakeClock } from "../../test-support/fake-clock.ts";
@@ -438,4 +439,19 @@ test("a hundred thousand items a second are no burden", async () => {
   const fill = (one: Batcher<number>) => Array.from({ length: 100_000 }, (_, item) => one.add(item));
   await Promise.all([Promise.all(fill(batcher)), batcher.flush()]);
   expect(batches.length).toBe(100);
+});
+
+test("a process that closes a batcher does not end before what waits is written", () => {
+  const script = `
+    import { createBatcher } from ${JSON.stringify(import.meta.resolve("./batcher.ts"))};
+    let failures = 3;
+    const write = async (items) => { if (failures-- > 0) { throw new Error("not yet"); } console.log(items.join()); };
+    const batcher = createBatcher({ name: "last words", write, retryDelayMs: 5 });
+    batcher.add("a");
+    batcher.add("b");
+    await batcher.close();
+  `;
+  expect(
+    execFileSync(process.execPath, ["--input-type=module", "--eval", script], { encoding: "utf8" }),
+  ).toBe("a,b\n");
 });

@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { keepAlive } from "../keep-alive.ts";
 import { reportEvent } from "../report-event.ts";
 import { createQueue, type Waiting } from "./queue.ts";
 
@@ -343,9 +344,12 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
 
   async function drain(deadlineMs: number): Promise<void> {
     const cancel = clock.after(deadlineMs, giveUp);
+    // Whoever closes as the last thing of all wants it written, however often that has to be tried.
+    const letEnd = keepAlive();
     const written = flush();
     wake?.();
     await written;
+    letEnd();
     cancel();
   }
 

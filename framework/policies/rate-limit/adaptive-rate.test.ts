@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createFakeClock } from "../../test-support/fake-clock.ts";
@@ -221,4 +222,17 @@ test("whatever happens, the rate stays within its bounds, calls go in order, and
       },
     ),
   );
+});
+
+test("a process does not end while a call waits for its turn", () => {
+  const script = `
+    import { createAdaptiveRate } from ${JSON.stringify(import.meta.resolve("./adaptive-rate.ts"))};
+    const rate = createAdaptiveRate({ initialRate: 100, burst: 1 });
+    await rate.acquire();
+    await rate.acquire();
+    console.log("done");
+  `;
+  expect(
+    execFileSync(process.execPath, ["--input-type=module", "--eval", script], { encoding: "utf8" }),
+  ).toBe("done\n");
 });

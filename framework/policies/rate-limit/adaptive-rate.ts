@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { keepAlive } from "../keep-alive.ts";
 import { reportEvent } from "../report-event.ts";
 import { createLatencyTrend } from "./latency-trend.ts";
 
@@ -269,11 +270,15 @@ export function createAdaptiveRate(options: AdaptiveRateOptions = {}): AdaptiveR
           reject(signal?.reason);
           serve();
         }
+        const letEnd = keepAlive();
         const waiter: Waiter = {
           since: now,
           resolve,
           reject,
-          release: () => signal?.removeEventListener("abort", giveUp),
+          release() {
+            letEnd();
+            signal?.removeEventListener("abort", giveUp);
+          },
         };
         signal?.addEventListener("abort", giveUp, { once: true });
         line.add(waiter);
