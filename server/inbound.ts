@@ -4,6 +4,7 @@ import type { Clock, Gate, Logger } from "@toolplane/framework";
 import {
   callLevels,
   createConcurrencyLimit,
+  defaultExempt,
   methodConcurrency,
   rateLimitGate,
 } from "@toolplane/framework/interceptors";
@@ -17,6 +18,7 @@ import {
   redisCounters,
 } from "@toolplane/framework/policies";
 import { policy as policyOption } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
+import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Access } from "./access/access.ts";
 import { limitRefusals } from "./access/limit-refusals.ts";
@@ -28,6 +30,14 @@ import type { Settings } from "./config/settings.ts";
 import { connectRedis, reasonOf } from "./redis.ts";
 import type { Database } from "./storage/database.ts";
 
+/**
+ * Renewals of leases are not counted either: they come at a pace that the server itself has set, and services that share
+ * an address would lose their registrations to a limit that is meant for callers.
+ */
+const EXEMPT: ReadonlySet<string> = new Set([
+  ...defaultExempt,
+  `${RegistryService.typeName}/${RegistryService.method.renewLease.name}`,
+]);
 export interface InboundOptions {
   readonly settings: Pick<Settings, "inbound" | "redisUrl">;
   readonly database: Pick<Database, "kind" | "connections">;
@@ -82,7 +92,11 @@ export async function openInbound(options: InboundOptions): Promise<Inbound> {
     });
 
   return {
-    gates: [...authentication, rateLimitGate({ limits }), ...(concurrency ? [concurrency.gate] : [])],
+    gates: [
+      ...authentication,
+      rateLimitGate({ limits, exempt: EXEMPT }),
+      ...(concurrency ? [concurrency.gate] : []),
+    ],
     interceptors: [methodConcurrency(), ...(concurrency ? [concurrency.interceptor] : [])],
     limits: {
       list(maxKeys) {
