@@ -22,7 +22,7 @@ export async function openToolCache(options: ToolCacheOptions): Promise<Response
   if (!wanted) {
     return undefined;
   }
-  const { maxBytes, staleWhileRevalidateMs, signingKey: source } = wanted;
+  const { maxBytes, staleWhileRevalidateMs, maxStaleMs, signingKey: source } = wanted;
   const store = wanted.durable ? await openPostgresCacheStore({ database, logger, clock }) : undefined;
   const durable = store && {
     store,
@@ -32,6 +32,7 @@ export async function openToolCache(options: ToolCacheOptions): Promise<Response
     name: "tools",
     maxBytes,
     staleWhileRevalidateMs,
+    maxStaleMs,
     ...(durable && { durable }),
     clock,
     mayOutlive: isTimeout,

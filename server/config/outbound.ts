@@ -32,6 +32,8 @@ export interface OutboundSettings {
         readonly maxBytes: number;
         readonly durable: boolean;
         readonly staleWhileRevalidateMs: number;
+        /** How long after its time an answer is given when the tool cannot answer; 0: not at all. */
+        readonly maxStaleMs: number;
         /** Undefined: a key of the data directory. */
         readonly signingKey: SecretSource | undefined;
       }
@@ -110,6 +112,7 @@ export function resolveOutbound(
           maxBytes: Number(cache?.maxBytes ?? 0n) || 100 * 1024 * 1024,
           durable: cache?.durable ?? false,
           staleWhileRevalidateMs: milliseconds(cache?.staleWhileRevalidate, 0),
+          maxStaleMs: milliseconds(cache?.maxStale, 60 * MINUTE),
           signingKey: cache?.signingKey,
         },
     tools: (config?.tools ?? []).map((policy, index) =>

@@ -1,6 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
-import { createByteLru } from "@toolplane/framework/policies";
+import { createByteLru, type ResponseCache } from "@toolplane/framework/policies";
 import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { FallbackSettings } from "../config/outbound.ts";
 import { callKey } from "./call-key.ts";
@@ -15,6 +15,8 @@ const ENTRY_BYTES = 300;
 export interface FallbacksOptions {
   /** Makes the call. */
   readonly call: (dispatch: Dispatch) => Promise<Outcome>;
+  /** Has the answers of tools whose answers are kept anyway. */
+  readonly cache: ResponseCache | undefined;
   readonly clock: Clock;
 }
 
@@ -28,10 +30,27 @@ export interface Fallbacks {
   call(dispatch: Dispatch, otherVersion: (version: string) => Promise<Dispatch>): Promise<Outcome>;
 }
 
-export function createFallbacks({ call, clock }: FallbacksOptions): Fallbacks {
+export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallbacks {
   const lastGood = createByteLru<{ readonly bytes: Uint8Array; readonly keptAt: number }>({
     maxBytes: MAX_BYTES,
   });
+
+  async function recall(
+    dispatch: Dispatch,
+    maxAgeMs: number,
+  ): Promise<{ readonly value: Uint8Array; readonly ageMs: number } | undefined> {
+    const key = callKey(dispatch);
+    if (isKeptAnyway(dispatch)) {
+      return cache?.lastGood(key, { maxAgeMs });
+    }
+    const kept = lastGood.get(key);
+    const ageMs = kept === undefined ? Number.POSITIVE_INFINITY : clock.monotonic() - kept.keptAt;
+    return kept && ageMs <= maxAgeMs ? { value: kept.bytes, ageMs } : undefined;
+  }
+
+  function isKeptAnyway({ plan, requestId }: Dispatch): boolean {
+    return cache !== undefined && plan.cacheTtlMs > 0 && requestId === "";
+  }
 
   async function replace(
     fallback: FallbackSettings,
@@ -42,11 +61,8 @@ export function createFallbacks({ call, clock }: FallbacksOptions): Fallbacks {
     const elsewhere = { instanceId: "", attempts: 0, source: ResultSource.FALLBACK };
     switch (fallback.kind) {
       case "last-good": {
-        const kept = lastGood.get(callKey(dispatch));
-        const ageMs = kept && clock.monotonic() - kept.keptAt;
-        return kept && ageMs !== undefined && ageMs <= fallback.maxAgeMs
-          ? { ...elsewhere, output: invoker.restore(kept.bytes), ageMs, stale: true }
-          : undefined;
+        const kept = await recall(dispatch, fallback.maxAgeMs);
+        return kept && { ...elsewhere, output: invoker.restore(kept.value), ageMs: kept.ageMs, stale: true };
       }
       case "result":
         return { ...elsewhere, output: invoker.resultOf(JSON.parse(fallback.json)) };
@@ -65,7 +81,7 @@ export function createFallbacks({ call, clock }: FallbacksOptions): Fallbacks {
       }
       try {
         const outcome = await call(dispatch);
-        if (fallback.kind === "last-good") {
+        if (fallback.kind === "last-good" && !isKeptAnyway(dispatch)) {
           const bytes = outcome.output.bytes();
           lastGood.set(
             callKey(dispatch),

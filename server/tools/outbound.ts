@@ -72,7 +72,7 @@ export function createOutbound(options: OutboundOptions): Outbound {
   const unary = createUnaryCaller({ dispatcher, throttles, coalescer, cache, idempotent });
   return {
     plans: createPlans(settings, options.defaultTimeoutMs),
-    unary: createFallbacks({ call: (dispatch) => unary.call(dispatch), clock }),
+    unary: createFallbacks({ call: (dispatch) => unary.call(dispatch), cache, clock }),
     open: (dispatch) => openThrottled(dispatcher, throttles, dispatch),
     breakers,
     outliers,

@@ -65,22 +65,28 @@ export function createPlans(
         tool.idempotency === Idempotency.NO_SIDE_EFFECTS || tool.idempotency === Idempotency.IDEMPOTENT;
       const readsOnly = tool.idempotency === Idempotency.NO_SIDE_EFFECTS || policy?.idempotent === true;
       const unary = tool.streaming === Streaming.UNARY;
+      const cacheTtlMs =
+        unary && outbound.cache !== undefined && readsOnly ? (policy?.cacheTtlMs ?? tool.cacheTtlMs ?? 0) : 0;
       return {
         timeoutMs: policy?.timeoutMs ?? author.timeoutMs ?? defaultTimeoutMs,
         attempts: policy?.retryAttempts ?? author.attempts ?? outbound.retry.attempts,
         repeatable: harmless || policy?.idempotent === true,
         shared:
           unary && outbound.deduplication !== undefined && !policy?.unshared && (author.shared ?? readsOnly),
-        cacheTtlMs:
-          unary && outbound.cache !== undefined && readsOnly
-            ? (policy?.cacheTtlMs ?? tool.cacheTtlMs ?? 0)
-            : 0,
+        cacheTtlMs,
         hedgeDelayMs: policy?.hedgeDelayMs,
-        fallback: unary ? policy?.fallback : undefined,
+        // What may be reused for a while is better than nothing a while later.
+        fallback: unary ? (policy?.fallback ?? keptAnswer(outbound.cache, cacheTtlMs)) : undefined,
         policy,
       };
     },
   };
+}
+
+function keptAnswer(cache: OutboundSettings["cache"], cacheTtlMs: number): FallbackSettings | undefined {
+  return cache && cacheTtlMs > 0 && cache.maxStaleMs > 0
+    ? { kind: "last-good", maxAgeMs: cacheTtlMs + cache.maxStaleMs }
+    : undefined;
 }
 
 /** A name in which `*` stands for any text, in as many places as one likes. */

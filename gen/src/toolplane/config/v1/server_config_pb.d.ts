@@ -705,6 +705,14 @@ export declare type CacheConfig = Message<"toolplane.config.v1.CacheConfig"> & {
   staleWhileRevalidate?: Duration | undefined;
 
   /**
+   * How long after its time an answer is still given, marked as stale, when the tool cannot answer. Unset: 1 h. 0 s:
+   * not at all.
+   *
+   * @generated from field: google.protobuf.Duration max_stale = 6;
+   */
+  maxStale?: Duration | undefined;
+
+  /**
    * Signs kept answers; the same on all replicas. At least 32 characters. Unset: a key of this data directory.
    *
    * @generated from field: toolplane.config.v1.SecretSource signing_key = 5;
