@@ -68,24 +68,37 @@ export function authenticate(options: AuthenticateOptions): Authentication {
       : permit(await identify(verifiers, authorization ?? null), required, what);
   }
 
-  async function admit(
+  function admit(
     method: DescMethod,
     header: Headers,
     local: Principal | undefined,
-  ): Promise<Principal> {
+  ): Principal | Promise<Principal> {
     const required = exempt.has(method.parent.typeName) ? "public" : roleOf(method);
+    if (required === "public") {
+      return local ?? stranger;
+    }
     const what = `${method.parent.typeName}/${method.name}`;
     if (local !== undefined) {
-      return required === "public" ? local : permit(local, required, what);
+      return permit(local, required, what);
     }
-    return await check(header.get("authorization"), required, what);
+    const identity = identify(verifiers, header.get("authorization"));
+    return identity instanceof Promise
+      ? identity.then((found) => permit(found, required, what))
+      : permit(identity, required, what);
   }
 
   return {
     check,
-    async gate(call, context) {
+    gate(call, context) {
       const local = context.values.get(callRecordKey)?.principal;
-      call.principal = await admit(context.method, context.requestHeader, local);
+      const principal = admit(context.method, context.requestHeader, local);
+      if (principal instanceof Promise) {
+        return principal.then((found) => {
+          call.principal = found;
+        });
+      }
+      call.principal = principal;
+      return undefined;
     },
     interceptor: (next) => async (request) => {
       const { contextValues } = request;
@@ -101,8 +114,11 @@ export function authenticate(options: AuthenticateOptions): Authentication {
   };
 }
 
-/** Whom the header's token stands for. Throws UNAUTHENTICATED. */
-async function identify(verifiers: readonly Verifier[], authorization: string | null): Promise<Identity> {
+/** Whom the header's token stands for; no promise where no verifier needs one. Throws UNAUTHENTICATED. */
+function identify(
+  verifiers: readonly Verifier[],
+  authorization: string | null,
+): Identity | Promise<Identity> {
   if (authorization === null || authorization === "") {
     throw unauthenticated("CREDENTIALS_MISSING", "no credentials were sent");
   }
@@ -113,18 +129,33 @@ async function identify(verifiers: readonly Verifier[], authorization: string | 
       "the authorization header does not consist of the word Bearer and a token",
     );
   }
-  let refusal: Extract<Verdict, { kind: "refused" }> | undefined;
-  for (const verifier of verifiers) {
-    const verdict = await verifier.verify(token);
-    switch (verdict.kind) {
-      case "accepted":
-        return verdict.identity;
-      case "refused":
-        refusal ??= verdict;
-        break;
-      case "foreign":
-        break;
+  return askFrom(0, verifiers, token, undefined);
+}
+
+type Refusal = Extract<Verdict, { kind: "refused" }>;
+
+/** Asks the verifiers from one on. What was refused first is what the caller is told. */
+function askFrom(
+  start: number,
+  verifiers: readonly Verifier[],
+  token: string,
+  refused: Refusal | undefined,
+): Identity | Promise<Identity> {
+  let refusal = refused;
+  for (let index = start; index < verifiers.length; index++) {
+    const verdict = verifiers[index]?.verify(token);
+    if (verdict instanceof Promise) {
+      const before = refusal;
+      return verdict.then((later) =>
+        later.kind === "accepted"
+          ? later.identity
+          : askFrom(index + 1, verifiers, token, later.kind === "refused" ? (before ?? later) : before),
+      );
     }
+    if (verdict?.kind === "accepted") {
+      return verdict.identity;
+    }
+    refusal ??= verdict?.kind === "refused" ? verdict : undefined;
   }
   throw refusal === undefined
     ? unauthenticated("CREDENTIALS_INVALID", "the token is not known here")

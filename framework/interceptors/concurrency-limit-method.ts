@@ -1,5 +1,13 @@
 import type { DescMethod } from "@bufbuild/protobuf";
-import { Code, type ConnectError, type Interceptor } from "@connectrpc/connect";
+import {
+  Code,
+  type ConnectError,
+  type Interceptor,
+  type StreamRequest,
+  type StreamResponse,
+  type UnaryRequest,
+  type UnaryResponse,
+} from "@connectrpc/connect";
 import { domainConnectError } from "../errors/connect-error.ts";
 import { methodPolicies } from "./method-policy.ts";
 
@@ -10,15 +18,22 @@ export interface MethodConcurrencyOptions {
   readonly retryAfterMs?: number;
 }
 
+interface Places {
+  readonly max: number;
+  taken: number;
+}
+
+type Next = ReturnType<Interceptor>;
+
 /**
  * Lets as many calls of a method run at once as `(toolplane.annotations.v1.policy).max_concurrency` says, streams
  * included, from their first to their last message. More are refused with RESOURCE_EXHAUSTED, not queued.
  */
 export function methodConcurrency(options: MethodConcurrencyOptions = {}): Interceptor {
   const { maxOf = annotatedMax, retryAfterMs = 1_000 } = options;
-  const places = new WeakMap<DescMethod, { readonly max: number; taken: number }>();
+  const places = new WeakMap<DescMethod, Places>();
 
-  function placesOf(method: DescMethod): { readonly max: number; taken: number } {
+  function placesOf(method: DescMethod): Places {
     let found = places.get(method);
     if (found === undefined) {
       found = { max: maxOf(method) ?? Number.POSITIVE_INFINITY, taken: 0 };
@@ -27,12 +42,17 @@ export function methodConcurrency(options: MethodConcurrencyOptions = {}): Inter
     return found;
   }
 
-  return (next) => async (request) => {
+  return (next) => (request) => {
+    const place = placesOf(request.method);
+    return place.max === Number.POSITIVE_INFINITY ? next(request) : takePlace(place, next, request);
+  };
+
+  async function takePlace(
+    place: Places,
+    next: Next,
+    request: UnaryRequest | StreamRequest,
+  ): Promise<UnaryResponse | StreamResponse> {
     const { method, signal } = request;
-    const place = placesOf(method);
-    if (place.max === Number.POSITIVE_INFINITY) {
-      return next(request);
-    }
     if (place.taken >= place.max) {
       throw tooMany(method, place.max, retryAfterMs);
     }
@@ -57,7 +77,7 @@ export function methodConcurrency(options: MethodConcurrencyOptions = {}): Inter
       release();
       throw error;
     }
-  };
+  }
 }
 
 const policyOf = methodPolicies();

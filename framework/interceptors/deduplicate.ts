@@ -93,13 +93,13 @@ export function createDeduplication(options: DeduplicationOptions = {}): Dedupli
     return counts;
   }
 
-  const interceptor: Interceptor = (next) => async (request: UnaryRequest | StreamRequest) => {
+  const interceptor: Interceptor = (next) => (request: UnaryRequest | StreamRequest) => {
     if (request.stream || !shares(request.method)) {
-      return await next(request);
+      return next(request);
     }
     const key = requestKey(request, keyHeaders) + protocolKey(request);
     const counts = count(request);
-    return await coalescer.run(
+    return coalescer.run(
       key,
       async (signal, flight) => {
         const response = await next(detachRequest(request, signal, () => flight.deadline));

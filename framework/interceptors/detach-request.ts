@@ -1,6 +1,7 @@
 import type { ContextKey, ContextValues, UnaryRequest } from "@connectrpc/connect";
 import type { Clock } from "../clock.ts";
 import { type CallContext, callContextKey } from "./call-context.ts";
+import { CallValues } from "./call-values.ts";
 
 /**
  * When a call's caller gives it up, in milliseconds since 1970, in any Connect server or client; undefined when it does
@@ -50,34 +51,47 @@ export function detachRequest(
   signal: AbortSignal,
   deadline: () => number | undefined,
 ): UnaryRequest {
-  return { ...request, signal, contextValues: detachedValues(request.contextValues, signal, deadline) };
+  const contextValues = new DetachedValues(request.contextValues, signal, deadline);
+  return { ...request, signal, contextValues };
 }
 
-function detachedValues(
-  values: ContextValues,
-  signal: AbortSignal,
-  deadline: () => number | undefined,
-): ContextValues {
-  const own = new Map<symbol, unknown>();
-  const call = values.get(callContextKey);
-  if (call !== undefined) {
-    own.set(callContextKey.id, detachedCall(call, signal, deadline));
+/** What is set goes here, what is not is the caller's; but for its context, which is only made when it is asked for. */
+class DetachedValues implements ContextValues {
+  readonly #caller: ContextValues;
+  readonly #signal: AbortSignal;
+  readonly #deadline: () => number | undefined;
+  readonly #own = new CallValues();
+  #context: CallContext | undefined;
+
+  constructor(caller: ContextValues, signal: AbortSignal, deadline: () => number | undefined) {
+    this.#caller = caller;
+    this.#signal = signal;
+    this.#deadline = deadline;
   }
-  const detached: ContextValues = {
-    get<T>(key: ContextKey<T>): T {
-      // `set` and the above put nothing but values of the key's type there.
-      return own.has(key.id) ? (own.get(key.id) as T) : values.get(key);
-    },
-    set(key, value) {
-      own.set(key.id, value);
-      return detached;
-    },
-    delete(key) {
-      own.set(key.id, key.defaultValue);
-      return detached;
-    },
-  };
-  return detached;
+
+  get<T>(key: ContextKey<T>): T {
+    if (this.#own.has(key)) {
+      return this.#own.get(key);
+    }
+    const value = this.#caller.get(key);
+    // The ids of keys are unique.
+    return key.id === callContextKey.id ? (this.#contextOf(value as CallContext | undefined) as T) : value;
+  }
+
+  set<T>(key: ContextKey<T>, value: T): this {
+    this.#own.set(key, value);
+    return this;
+  }
+
+  delete(key: ContextKey<unknown>): this {
+    this.#own.set(key, key.defaultValue);
+    return this;
+  }
+
+  #contextOf(call: CallContext | undefined): CallContext | undefined {
+    this.#context ??= call && detachedCall(call, this.#signal, this.#deadline);
+    return this.#context;
+  }
 }
 
 /** Everything else is the caller's own, also what is only made when it is asked for. */

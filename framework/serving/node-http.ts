@@ -29,11 +29,10 @@ export function isGone(response: NodeResponse): boolean {
 
 /** Sends the status and the headers. */
 export function writeHead(response: NodeResponse, status: number, headers: Headers): void {
-  const cookies = headers.getSetCookie();
-  const all = {
-    ...Object.fromEntries(headers),
-    ...(cookies.length > 0 ? { "set-cookie": cookies } : {}),
-  };
+  const all: Record<string, string | string[]> = Object.fromEntries(headers);
+  if ("set-cookie" in all) {
+    all["set-cookie"] = headers.getSetCookie();
+  }
   // The two classes have no common signature that the compiler could call; the same goes for `write`.
   if ("stream" in response) {
     response.writeHead(status, all);

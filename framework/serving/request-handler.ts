@@ -52,7 +52,7 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
   let running = 0;
   let draining = false;
 
-  async function handle(request: NodeRequest, response: NodeResponse, correlationId: string): Promise<void> {
+  function handle(request: NodeRequest, response: NodeResponse, correlationId: string): void | Promise<void> {
     const path = (request.url ?? "").split("?", 1)[0] ?? "";
     // Node's HTTP/2 keeps the limit only from when the client has confirmed the server's settings.
     if ("stream" in request && headerListSize(request.rawHeaders) > limits.maxHeaderBytes) {
@@ -64,8 +64,7 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     }
     const probe = options.probes.get(path);
     if (probe !== undefined) {
-      await probe(response);
-      return;
+      return probe(response);
     }
     if (!options.cors(request, response)) {
       return;
@@ -82,9 +81,12 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     }
     const rpc = rpcs.get(path);
     if (rpc !== undefined) {
-      await handleRpc(rpc, request, response, correlationId, options);
-      return;
+      return handleRpc(rpc, request, response, correlationId, options);
     }
+    return handleHttp(request, response, path);
+  }
+
+  async function handleHttp(request: NodeRequest, response: NodeResponse, path: string): Promise<void> {
     limitBody(request, response, clock, limits.requestTimeoutMs, () => request.destroy());
     for (const http of options.http) {
       if (await http(request, response)) {

@@ -35,6 +35,19 @@ export async function writeResponse(
       response.end(chunk.value);
       return;
     }
+    if (options.stream === undefined && chunk?.done === false) {
+      // One message: together with the end it takes one write instead of two.
+      const { value } = chunk;
+      chunk = await chunks?.next();
+      if (isGone(response)) {
+        return;
+      }
+      if (chunk?.done !== false) {
+        endWith(response, answer.trailer, value);
+        return;
+      }
+      writeChunk(response, value);
+    }
     while (chunk?.done === false) {
       const taken = writeChunk(response, chunk.value);
       options.stream?.written(chunk.value);
@@ -46,13 +59,21 @@ export async function writeResponse(
         return;
       }
     }
-    const trailer = Object.fromEntries(answer.trailer ?? []);
-    if (Object.keys(trailer).length > 0) {
-      response.addTrailers(trailer);
-    }
-    response.end();
+    endWith(response, answer.trailer, undefined);
   } finally {
     await chunks?.return?.();
+  }
+}
+
+function endWith(response: NodeResponse, trailer: Headers | undefined, last: Uint8Array | undefined): void {
+  const trailers = Object.fromEntries(trailer ?? []);
+  if (Object.keys(trailers).length > 0) {
+    response.addTrailers(trailers);
+  }
+  if (last === undefined) {
+    response.end();
+  } else {
+    response.end(last);
   }
 }
 

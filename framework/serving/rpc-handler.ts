@@ -1,5 +1,5 @@
 import { base64Decode } from "@bufbuild/protobuf/wire";
-import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import type {
   UniversalHandler,
   UniversalServerRequest,
@@ -8,6 +8,7 @@ import type {
 import type { Clock } from "../clock.ts";
 import { withErrorInfo } from "../errors/connect-error.ts";
 import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
+import { CallValues } from "../interceptors/call-values.ts";
 import type { ServeLimits } from "./limits.ts";
 import { hostOf, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
 import { refuse } from "./refusal.ts";
@@ -71,7 +72,7 @@ export async function handleRpc(
       ...head,
       body,
       signal: call.signal,
-      contextValues: createContextValues().set(callRecordKey, record),
+      contextValues: new CallValues().set(callRecordKey, record),
     });
     if (answer.status >= 400 && answer.body === undefined) {
       refuseUnspoken(request, response, answer, handler);
@@ -122,19 +123,35 @@ type RequestHead = Pick<UniversalServerRequest, "httpVersion" | "method" | "url"
 /** What Connect needs to know besides the body. Throws when the request cannot be understood. */
 function requestHead(request: NodeRequest, maxTimeoutMs: number): RequestHead {
   const method = request.method ?? "";
-  const secure = "encrypted" in request.socket;
-  const url = new URL(request.url ?? "", `${secure ? "https" : "http"}://${hostOf(request) || "localhost"}`);
+  const origin = originOf("encrypted" in request.socket, hostOf(request) || "localhost");
+  let url = `${origin}${request.url}`;
+  // Anything else is the path of a method as it is.
   if (method === "GET") {
-    checkQuery(url.searchParams);
+    const parsed = new URL(request.url ?? "", origin);
+    checkQuery(parsed.searchParams);
+    url = parsed.href;
   }
   const header = new Headers();
-  for (const [name, value] of Object.entries(request.headers)) {
-    if (!name.startsWith(":") && value !== undefined) {
+  const given = request.headers;
+  for (const name in given) {
+    const value = given[name];
+    if (value !== undefined && !name.startsWith(":")) {
       header.set(name, Array.isArray(value) ? value.join(", ") : value);
     }
   }
   clampTimeout(header, rpcProtocol(method, request.headers), maxTimeoutMs);
-  return { httpVersion: request.httpVersion, method, url: url.toString(), header };
+  return { httpVersion: request.httpVersion, method, url, header };
+}
+
+let lastOrigin = { secure: false, host: "", origin: "" };
+
+/** What URLs of a host begin with. The host is checked once for all calls that name the same one in a row. */
+function originOf(secure: boolean, host: string): string {
+  if (lastOrigin.host !== host || lastOrigin.secure !== secure) {
+    const { origin } = new URL(`${secure ? "https" : "http"}://${host}`);
+    lastOrigin = { secure, host, origin };
+  }
+  return lastOrigin.origin;
 }
 
 /** Connect takes a failure to decode base64 for one of its own. */
