@@ -6,25 +6,26 @@ import type {
   LimitSnapshot,
   PoolSnapshot,
 } from "./admin/admin.ts";
+import type { Settings } from "./config/settings.ts";
 import type { Inbound } from "./inbound.ts";
 import type { ConnectionPool } from "./pool/index.ts";
+import type { Registry } from "./registry/registry.ts";
 import { parseBreakerName } from "./tools/breakers.ts";
 import type { Outbound } from "./tools/outbound.ts";
 
 export interface AdminSourcesOptions {
+  readonly settings: Pick<Settings, "outbound">;
+  readonly registry: Pick<Registry, "batchWriters">;
   readonly inbound: Inbound;
   readonly outbound: Outbound;
-  readonly pool: ConnectionPool;
   readonly cache: ResponseCache | undefined;
+  readonly pool: ConnectionPool;
   readonly streams: NonNullable<AdminSources["streams"]>;
-  readonly batchWriters: NonNullable<AdminSources["batchWriters"]>;
-  /** The most calls that can be joined at once. */
-  readonly maxShared: number;
 }
 
 /** What the admin service looks at, in its own terms. */
 export function createAdminSources(options: AdminSourcesOptions): AdminSources {
-  const { inbound, outbound, pool, cache, streams, batchWriters, maxShared } = options;
+  const { settings, registry, inbound, outbound, cache, pool, streams } = options;
   const { breakers, outliers, coalescer, throttles } = outbound;
   const look = (name: string) =>
     breakers
@@ -89,10 +90,19 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
       },
     }),
     ...(coalescer && {
-      deduplications: () => [{ name: "tools", maxInFlight: maxShared, ...coalescer.stats() }],
+      deduplications: () => [
+        {
+          name: "tools",
+          maxInFlight: settings.outbound.deduplication?.maxInFlight ?? 0,
+          ...coalescer.stats(),
+        },
+      ],
     }),
     pool: () => describePool(pool),
-    batchWriters,
+    batchWriters() {
+      const ofCache = cache?.stats().durable?.writer;
+      return [...registry.batchWriters(), ...(ofCache ? [ofCache] : [])];
+    },
     streams,
   };
 }

@@ -1,35 +1,24 @@
-import { readFileSync } from "node:fs";
-import { Code } from "@connectrpc/connect";
-import {
-  type Clock,
-  checkListenAddress,
-  DomainError,
-  invalidArgument,
-  type Logger,
-  type Server,
-  serve,
-  type TlsOptions,
-} from "@toolplane/framework";
+import { type Clock, type Logger, type Server, serve } from "@toolplane/framework";
 import { documentedDescriptors } from "@toolplane/gen/toolplane/documented_descriptors.js";
 import { createAccess } from "./access/access.ts";
 import { refuseOpenAddress } from "./access/open-address.ts";
+import { protectHttp } from "./access/protect-http.ts";
 import { keyHandlers } from "./access/service.ts";
 import { type Admin, createAdmin } from "./admin/admin.ts";
 import { createAdminSources } from "./admin-sources.ts";
 import { createRpcBackend } from "./backends/rpc/backend.ts";
 import { createUtcpBackend } from "./backends/utcp/backend.ts";
-import { openToolCache } from "./cache/tool-cache.ts";
 import { createSecretResolver } from "./config/secrets.ts";
 import type { Settings } from "./config/settings.ts";
-import { openRequestIds } from "./idempotency/request-ids.ts";
 import { openInbound } from "./inbound.ts";
+import { readTls, refuseUnusableAddress } from "./listening.ts";
+import { openOutbound } from "./outbound.ts";
+import { PartsInReverse } from "./parts.ts";
 import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
 import { createRegistry, OWN_SERVICE, type Registry } from "./registry/registry.ts";
 import { registryRoutes } from "./registry/service.ts";
 import { type Database, openDatabase } from "./storage/database.ts";
 import { createCaller } from "./tools/caller.ts";
-import { createIdempotentCalls } from "./tools/idempotent-calls.ts";
-import { createOutbound } from "./tools/outbound.ts";
 import { toolRoutes } from "./tools/service.ts";
 import { version } from "./version.ts";
 
@@ -71,23 +60,16 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         options: { ...settings.registry, health: settings.health },
       }),
     );
-    const { maxResultBytes, defaultTimeoutMs, defaultConcurrency } = settings.tools;
+    const { maxResultBytes, defaultConcurrency } = settings.tools;
     const inbound = parts.own(await openInbound({ settings, database, access, clock, logger }));
-    const cache = await openToolCache({ settings, database, clock, logger, env });
-    if (cache) {
-      parts.own(cache);
-    }
-    const requestIds = parts.own(
-      await openRequestIds({ database, retentionMs: settings.inbound.idempotencyRetentionMs, clock, logger }),
-    );
-    const outbound = parts.own(
-      createOutbound({
-        settings: settings.outbound,
-        defaultTimeoutMs,
+    const { outbound, cache } = parts.own(
+      await openOutbound({
+        settings,
+        database,
         registry,
-        cache,
-        idempotent: createIdempotentCalls(requestIds, logger),
         clock,
+        logger,
+        env,
         onBreakerChange: (event) => admin.breakerChanged(event),
       }),
     );
@@ -96,13 +78,13 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         clock,
         version,
         sources: createAdminSources({
+          settings,
+          registry,
           inbound,
           outbound,
-          pool,
           cache,
+          pool,
           streams: () => server.streams(),
-          batchWriters: () => registry.batchWriters(),
-          maxShared: settings.outbound.deduplication?.maxInFlight ?? 0,
         }),
         keyHandlers: keyHandlers(access.keys),
       }),
@@ -133,7 +115,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         register: false,
         gates: [admin.gate, ...inbound.gates],
         interceptors: inbound.interceptors,
-        http: [admin.http],
+        http: [protectHttp(admin.http, "/metrics", "reader", access)],
         onCall: admin.onCall,
         async onDrain() {
           admin.drain();
@@ -160,72 +142,5 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
   } catch (error) {
     await parts.close();
     throw error;
-  }
-}
-
-/** Closes what was opened, last first, each whatever happened to the others. */
-class PartsInReverse {
-  readonly #parts: { close(): Promise<void> }[] = [];
-  #closing: Promise<void> | undefined;
-
-  own<T extends { close(): Promise<void> }>(part: T): T {
-    this.#parts.push(part);
-    return part;
-  }
-
-  close(): Promise<void> {
-    this.#closing ??= this.#closeAll();
-    return this.#closing;
-  }
-
-  async #closeAll(): Promise<void> {
-    const failures: unknown[] = [];
-    for (const part of this.#parts.toReversed()) {
-      await part.close().catch((error: unknown) => failures.push(error));
-    }
-    if (failures.length > 0) {
-      throw new AggregateError(failures, "some parts of the server could not be closed");
-    }
-  }
-}
-
-function readTls({ tls }: Settings): TlsOptions | undefined {
-  return (
-    tls && {
-      cert: readPem("tls.cert_file", tls.certFile),
-      key: readPem("tls.key_file", tls.keyFile),
-      ...(tls.clientCaFile && { clientCa: readPem("tls.client_ca_file", tls.clientCaFile) }),
-    }
-  );
-}
-
-function readPem(field: string, file: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw invalidArgument([{ field, description: `the file cannot be read: ${why}` }], error);
-  }
-}
-
-/** Says so before a database is started for nothing. */
-async function refuseUnusableAddress({ listen }: Settings): Promise<void> {
-  try {
-    await checkListenAddress(listen);
-  } catch (error) {
-    if (!(error instanceof DomainError) || error.init.code !== Code.FailedPrecondition) {
-      throw error;
-    }
-    throw new DomainError({
-      ...error.init,
-      preconditions: [
-        {
-          type: "CONFIGURATION",
-          subject: "listen",
-          description:
-            "Choose another address with --listen, TOOLPLANE_LISTEN or listen; port 0 takes a free one.",
-        },
-      ],
-    });
   }
 }

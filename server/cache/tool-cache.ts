@@ -8,7 +8,7 @@ import { loadSigningKeys } from "./signing-key.ts";
 
 export interface ToolCacheOptions {
   readonly settings: Pick<Settings, "dataDir" | "outbound">;
-  readonly database: Pick<Database, "kysely" | "listen">;
+  readonly database: Pick<Database, "kind" | "kysely" | "listen">;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly env: NodeJS.ProcessEnv;
@@ -23,6 +23,11 @@ export async function openToolCache(options: ToolCacheOptions): Promise<Response
     return undefined;
   }
   const { maxBytes, staleWhileRevalidateMs, maxStaleMs, signingKey: source } = wanted;
+  if (wanted.durable && database.kind === "shared" && source === undefined) {
+    logger.warn(
+      "answers that other replicas keep cannot be used here: give all of them one outbound.cache.signing_key",
+    );
+  }
   const store = wanted.durable ? await openPostgresCacheStore({ database, logger, clock }) : undefined;
   const durable = store && {
     store,
