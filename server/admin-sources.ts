@@ -58,6 +58,7 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
                     service: place.service,
                     environment: place.environment,
                     version: place.version,
+                    tool: place.tool ?? "",
                     reason: state.detail,
                     ejectedAt: state.since,
                     returnsAt: state.returnAt,

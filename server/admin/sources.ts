@@ -53,6 +53,8 @@ export interface EjectionSnapshot {
   readonly service: string;
   readonly environment: string;
   readonly version: string;
+  /** Whose calls are kept away. */
+  readonly tool: string;
   /** In words. */
   readonly reason: string;
   readonly ejectedAt: number;

@@ -120,7 +120,7 @@ function renderEjections(context: Context, ejections: readonly Ejection[]): stri
   return renderColumns(
     [
       { title: "INSTANCE", minWidth: 16 },
-      { title: "SERVICE", minWidth: 12 },
+      { title: "TOOL", minWidth: 16 },
       { title: "VERSION" },
       { title: "ENVIRONMENT", optional: true },
       { title: "SINCE" },
@@ -130,7 +130,7 @@ function renderEjections(context: Context, ejections: readonly Ejection[]): stri
     ],
     ejections.map((ejection) => [
       { text: ejection.instanceId, style: paint.bold },
-      ejection.service,
+      ejection.tool || ejection.service,
       ejection.version,
       ejection.environment,
       formatAge(ejection.ejectTime, now),

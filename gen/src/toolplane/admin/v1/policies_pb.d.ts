@@ -144,7 +144,7 @@ export declare type Breaker = Message<"toolplane.admin.v1.Breaker"> & {
 export declare const BreakerSchema: GenMessage<Breaker>;
 
 /**
- * An instance that calls are kept away from, since it does worse than its siblings.
+ * An instance that calls of a tool are kept away from, since it does worse than its siblings.
  *
  * @generated from message toolplane.admin.v1.Ejection
  */
@@ -204,6 +204,13 @@ export declare type Ejection = Message<"toolplane.admin.v1.Ejection"> & {
    * @generated from field: int32 ejections = 8;
    */
   ejections: number;
+
+  /**
+   * The tool whose calls are kept away.
+   *
+   * @generated from field: string tool = 9;
+   */
+  tool: string;
 };
 
 /**
