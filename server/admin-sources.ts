@@ -1,3 +1,5 @@
+import { Code } from "@connectrpc/connect";
+import { DomainError } from "@toolplane/framework";
 import type { ResponseCache } from "@toolplane/framework/policies";
 import type {
   AdminSources,
@@ -15,7 +17,7 @@ import type { Outbound } from "./tools/outbound.ts";
 
 export interface AdminSourcesOptions {
   readonly settings: Pick<Settings, "outbound">;
-  readonly registry: Pick<Registry, "batchWriters">;
+  readonly registry: Pick<Registry, "batchWriters" | "getTool">;
   readonly inbound: Inbound;
   readonly outbound: Outbound;
   readonly cache: ResponseCache | undefined;
@@ -86,7 +88,9 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
         list: () => [describeCache(cache)],
         purge: async ({ name, tool }) =>
           name === undefined || name === cache.stats().name
-            ? cache.purge(tool === undefined ? { kind: "all" } : { kind: "tag", tag: tool })
+            ? cache.purge(
+                tool === undefined ? { kind: "all" } : { kind: "tag", tag: fullNameOf(tool, registry) },
+              )
             : 0,
       },
     }),
@@ -106,6 +110,18 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
     },
     streams,
   };
+}
+
+/** Tools may be named by the end of their names, as in calls. Answers of one that is gone can still be dropped. */
+function fullNameOf(tool: string, registry: Pick<Registry, "getTool">): string {
+  try {
+    return registry.getTool(tool, {}).name;
+  } catch (error) {
+    if (error instanceof DomainError && error.init.code === Code.NotFound) {
+      return tool;
+    }
+    throw error;
+  }
 }
 
 function describeBreaker(
