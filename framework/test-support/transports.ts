@@ -22,9 +22,9 @@ export const transports: Readonly<Record<string, (baseUrl: string, tls?: ClientT
   "gRPC-Web over HTTP/1.1": (baseUrl, nodeOptions) =>
     createGrpcWebTransport({ baseUrl, httpVersion: "1.1", ...node(nodeOptions) }),
   "Connect JSON over HTTP/2": (baseUrl, nodeOptions) =>
-    createConnectTransport({ baseUrl, httpVersion: "2", ...node(nodeOptions) }),
+    createConnectTransport({ baseUrl, httpVersion: "2", useBinaryFormat: false, ...node(nodeOptions) }),
   "Connect JSON over HTTP/1.1": (baseUrl, nodeOptions) =>
-    createConnectTransport({ baseUrl, httpVersion: "1.1", ...node(nodeOptions) }),
+    createConnectTransport({ baseUrl, httpVersion: "1.1", useBinaryFormat: false, ...node(nodeOptions) }),
   "Connect binary over HTTP/2": (baseUrl, nodeOptions) =>
     createConnectTransport({ baseUrl, httpVersion: "2", useBinaryFormat: true, ...node(nodeOptions) }),
   "Connect binary over HTTP/1.1": (baseUrl, nodeOptions) =>
