@@ -1,5 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Clock, DomainError } from "@toolplane/framework";
+import type { Clock } from "@toolplane/framework";
+import { codeOf } from "./error-code.ts";
 
 /** A signal that ends with its caller or at a deadline, whichever is first. */
 export interface Timeout {
@@ -36,6 +37,5 @@ export function createTimeout(clock: Clock, timeoutMs: number, caller: AbortSign
 
 /** Whether something failed because its time was up. */
 export function isTimeout(error: unknown): boolean {
-  const code = error instanceof DomainError ? error.init.code : ConnectError.from(error).code;
-  return code === Code.DeadlineExceeded;
+  return codeOf(error) === Code.DeadlineExceeded;
 }

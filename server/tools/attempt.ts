@@ -1,10 +1,11 @@
 import { type Clock, DomainError, type Principal } from "@toolplane/framework";
 import type { BreakerPermit, InstanceCall } from "@toolplane/framework/policies";
-import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Input, Invoker, Output } from "../backends/invocation.ts";
 import type { ResolvedInstance, ResolvedTool } from "../registry/registry.ts";
 import { withBackendInfo } from "./backend-error.ts";
-import { abandoned, type Judgement, judge, takenAway } from "./judge.ts";
+import { abandoned, type Judgement, judge, judged, takenAway } from "./judge.ts";
+import type { Patience } from "./latencies.ts";
+import { answersWithStream, isUnary } from "./streaming.ts";
 
 /** What an attempt needs to know of the call that it is made for. */
 export interface AttemptedCall {
@@ -24,11 +25,11 @@ export interface AttemptOptions {
   readonly signal: AbortSignal;
   readonly clock: Clock;
   readonly permit: BreakerPermit | undefined;
-  /** What watches for outliers was told that the attempt begins. */
+  /** What watches for outliers. */
   readonly observed: InstanceCall | undefined;
-  /** Whether such calls usually take less than so many milliseconds, by far. */
-  readonly suffices: (elapsedMs: number) => boolean;
-  /** Called once when the attempt is over, with how it failed, if it did. */
+  /** What it means that such a call was not answered for so many milliseconds. */
+  readonly patience: (elapsedMs: number) => Patience;
+  /** Called once when the attempt is over, with how it failed, if it did, and how long it took to answer. */
   readonly onEnd: (failed: Judgement | undefined, durationMs: number, error: unknown) => void;
 }
 
@@ -36,14 +37,14 @@ export interface AttemptOptions {
 export class AttemptFailure extends Error {
   override readonly name = "AttemptFailure";
   readonly instanceId: string;
-  /** What to tell the caller. */
-  readonly error: unknown;
+  /** What to tell the caller. `judgementOf` knows it. */
+  readonly error: object;
   readonly judgement: Judgement;
 
-  constructor(instanceId: string, error: unknown, judgement: Judgement, cause: unknown) {
+  constructor(instanceId: string, error: object, judgement: Judgement, cause: unknown) {
     super("an attempt failed", { cause });
     this.instanceId = instanceId;
-    this.error = error;
+    this.error = judged(error, judgement);
     this.judgement = judgement;
   }
 }
@@ -56,6 +57,8 @@ export class Attempt {
   readonly #startedAt: number;
   readonly #outputs: AsyncIterator<Output>;
   #first: IteratorResult<Output> | undefined;
+  /** How long the first result took. What a stream takes after that is up to both sides. */
+  #firstMs: number | undefined;
   #over = false;
 
   constructor(options: AttemptOptions) {
@@ -80,21 +83,30 @@ export class Attempt {
     return this.#over;
   }
 
-  /** Takes the call away from an instance that does not answer. */
+  /** The first result, or the end, is there. */
+  get answered(): boolean {
+    return this.#first !== undefined;
+  }
+
+  /** Takes the call away from an instance that does not answer. Without effect once it does. */
   takeAway(): void {
-    this.#taken.abort(takenAway(this.instanceId));
+    if (!this.answered) {
+      this.#taken.abort(takenAway(this.instanceId));
+    }
   }
 
   /** Resolves when the first result is there, or the end; a tool with one result is then done. */
   async begin(): Promise<void> {
     try {
       this.#first = await this.#outputs.next();
-      if (this.#first.done || this.#options.call.invoker.streaming === Streaming.UNARY) {
-        this.#end(undefined);
-        await this.#outputs.return?.();
-      }
     } catch (error) {
       throw this.#fail(error);
+    }
+    this.#firstMs = this.#elapsed();
+    this.#options.observed?.end("success", this.#firstMs);
+    if (this.#first.done || isUnary(this.#options.call.invoker.streaming)) {
+      this.#end(undefined);
+      this.#leave();
     }
   }
 
@@ -121,29 +133,35 @@ export class Attempt {
     }
   }
 
-  /** Gives up what was not read; without effect on an attempt that is over. */
+  /** Gives up what was not read, which is no failure of a stream; without effect on an attempt that is over. */
   close(): void {
     if (this.#over) {
       return;
     }
-    this.#end(abandoned);
+    this.#end(this.answered ? undefined : abandoned);
     this.#taken.abort();
-    // A generator that waits for its backend returns only when that has ended.
+    this.#leave();
+  }
+
+  /** Not waited for: a generator that waits for its backend returns only when that has ended. */
+  #leave(): void {
     this.#outputs.return?.().catch(() => undefined);
   }
 
   #fail(cause: unknown): AttemptFailure {
-    const { call, signal, suffices } = this.#options;
+    const { call, signal, patience } = this.#options;
     const error = signal.aborted
       ? signal.reason
       : this.#taken.signal.aborted
         ? this.#taken.signal.reason
         : cause;
-    const judgement = judge({ error, signal, hadTime: suffices(this.#elapsed()) });
+    const judgement = judge({
+      error,
+      signal,
+      // Nobody can say when a stream should bring something.
+      patience: answersWithStream(call.invoker.streaming) ? "short" : patience(this.#elapsed()),
+    });
     this.#end(judgement, error);
-    if (error instanceof DomainError) {
-      return new AttemptFailure(this.instanceId, error, judgement, cause);
-    }
     const origin = {
       tool: call.tool.name,
       service: call.tool.service,
@@ -151,7 +169,11 @@ export class Attempt {
       version: call.tool.version,
       instance_id: this.instanceId,
     };
-    return new AttemptFailure(this.instanceId, withBackendInfo(error, origin), judgement, cause);
+    const told =
+      error instanceof DomainError
+        ? new DomainError({ ...error.init, metadata: { ...origin, ...error.init.metadata } })
+        : withBackendInfo(error, origin);
+    return new AttemptFailure(this.instanceId, told, judgement, cause);
   }
 
   #elapsed(): number {
@@ -164,7 +186,7 @@ export class Attempt {
     }
     this.#over = true;
     const { permit, observed, onEnd } = this.#options;
-    const durationMs = this.#elapsed();
+    const durationMs = this.#firstMs ?? this.#elapsed();
     permit?.record(failed?.instance ?? "success", failed?.text, durationMs);
     observed?.end(failed?.tool ?? "success", durationMs);
     onEnd(failed, durationMs, error);

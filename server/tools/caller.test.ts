@@ -67,6 +67,7 @@ test("a backend that floods its caller does not keep the process from noticing t
     timeoutMs: 50,
     headers: new Headers(),
     path: "call",
+    gathers: false,
   };
   async function callToTheEnd() {
     for await (const _ of caller.call(create(ToolCallSchema, { tool: tool.name }), context)) {

@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers/promises";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { type Clock, DomainError, invalidArgument, type Principal } from "@toolplane/framework";
 import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
@@ -7,10 +7,12 @@ import { ResultSource, type ToolCall } from "@toolplane/gen/toolplane/tools/v1/t
 import type { Backend, Input, Invoker, Output } from "../backends/invocation.ts";
 import type { Definition } from "../backends/source.ts";
 import { milliseconds } from "../config/durations.ts";
+import { codeOf } from "../error-code.ts";
 import type { Registry, ResolvedTool } from "../registry/registry.ts";
 import { createTimeout } from "../timeout.ts";
 import type { Dispatch } from "./dispatch.ts";
 import type { Outbound } from "./outbound.ts";
+import { answersWithStream, isUnary } from "./streaming.ts";
 import type { Outcome } from "./unary.ts";
 
 /** Who is calling, and for how long. */
@@ -24,6 +26,8 @@ export interface CallerContext {
   readonly headers: Headers;
   /** The field path of the call in the request, such as `call` or `calls[3]`. */
   readonly path: string;
+  /** Whether all results have to go into one message. */
+  readonly gathers: boolean;
 }
 
 /** What happens during a call. `started` comes first, and once; `finished` last, unless the call fails. */
@@ -39,7 +43,15 @@ export type CallEvent =
   | ({ readonly kind: "finished" } & Provenance);
 
 /** Where the results of a call came from. */
-export type Provenance = Omit<Outcome, "output">;
+export interface Provenance extends Omit<Outcome, "output"> {
+  /** How often the call was sent. 0: its results came from elsewhere. */
+  readonly attempts: number;
+}
+
+/** What is known when the results have come. */
+type Reception =
+  | { readonly kind: "result"; readonly output: Output }
+  | ({ readonly kind: "received" } & Omit<Outcome, "output">);
 
 export interface Caller {
   /**
@@ -66,8 +78,10 @@ export interface CallEnd {
   /** `ok` or the name of the error's code, such as `not_found`. */
   readonly code: string;
   readonly durationMs: number;
-  /** How often it was sent. */
+  /** Attempts one after the other; 1 also where none was needed. */
   readonly attempts: number;
+  /** Attempts beside these. */
+  readonly hedges: number;
 }
 
 /**
@@ -87,20 +101,18 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
   }
 
   /** Everything that can be wrong with a call before it is sent is found here. */
-  async function resolve(call: ToolCall, path: string) {
+  async function resolve(call: ToolCall, { path, gathers }: CallerContext) {
     const tool = registry.resolveTool(call.tool, { environment: call.environment, version: call.version });
     if (tool.problem) {
       throw notCallable(tool, tool.problem);
     }
     const invoker = await prepare(tool);
+    checkForm(call, invoker.streaming, path, gathers);
     const inputs = parseInputs(call, invoker, path);
-    if (tool.instances.length === 0) {
-      throw noInstance(tool);
-    }
     return { tool, invoker, inputs, plan: outbound.plans.of(tool, invoker.policy) };
   }
 
-  async function* results(dispatch: Dispatch): AsyncGenerator<CallEvent, void, undefined> {
+  async function* results(dispatch: Dispatch): AsyncGenerator<Reception, void, undefined> {
     const answering = await outbound.open(dispatch);
     try {
       let turnEnds = clock.monotonic() + TURN_MS;
@@ -111,8 +123,7 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
           turnEnds = clock.monotonic() + TURN_MS;
         }
       }
-      const { instanceId, attempts } = answering;
-      yield { kind: "finished", instanceId, attempts, source: ResultSource.BACKEND };
+      yield { kind: "received", instanceId: answering.instanceId, source: ResultSource.BACKEND };
     } finally {
       answering.close();
     }
@@ -121,19 +132,19 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
   async function* result(
     dispatch: Dispatch,
     call: ToolCall,
-    path: string,
-  ): AsyncGenerator<CallEvent, void, undefined> {
+    context: CallerContext,
+  ): AsyncGenerator<Reception, void, undefined> {
     const { output, ...provenance } = await outbound.unary.call(dispatch, async (version) => ({
       ...dispatch,
-      ...(await resolve({ ...call, version }, path)),
+      ...(await resolve({ ...call, version }, context)),
     }));
     yield { kind: "result", output };
-    yield { kind: "finished", ...provenance };
+    yield { kind: "received", ...provenance };
   }
 
   return {
     async *call(call, context) {
-      const resolved = await resolve(call, context.path);
+      const resolved = await resolve(call, context);
       const { tool, invoker, plan } = resolved;
       const timeoutMs = Math.min(
         milliseconds(call.timeout, plan.timeoutMs),
@@ -141,56 +152,59 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
       );
       const timeout = createTimeout(clock, timeoutMs, context.signal);
       const sent = Promise.withResolvers<string>();
+      let [attempts, hedges] = [0, 0];
       const dispatch: Dispatch = {
         ...resolved,
         principal: context.principal,
         headers: headersOf(call, context),
         requestId: call.requestId,
+        path: context.path,
         signal: timeout.signal,
         deadline: clock.now() + timeoutMs,
-        onSent: sent.resolve,
+        onSent(instanceId, beside) {
+          attempts++;
+          hedges += beside ? 1 : 0;
+          sent.resolve(instanceId);
+        },
       };
-      const end = meter(tool);
-      const events =
-        invoker.streaming === Streaming.UNARY ? result(dispatch, call, context.path) : results(dispatch);
+      const startedAt = clock.monotonic();
+      const onEnd = onCall?.(tool);
+      // Unless it comes to an end, its caller has left.
+      let code: string | undefined;
+      const events = isUnary(invoker.streaming) ? result(dispatch, call, context) : results(dispatch);
       try {
         let next = events.next();
         // Whoever watches wants to know that the call is on its way, long before it is over.
         const instanceId = await Promise.race([sent.promise, next.then(() => "")]);
         yield { kind: "started", tool, instanceId, streaming: invoker.streaming };
         for (let event = await next; !event.done; event = await next) {
-          if (event.value.kind === "finished") {
-            end("ok", event.value.attempts);
+          if (event.value.kind === "received") {
+            code = "ok";
+            yield { ...event.value, kind: "finished", attempts };
+            return;
           }
           yield event.value;
           next = events.next();
         }
       } catch (error) {
-        end(codeOf(error));
+        code = codeToString(codeOf(error));
         throw error;
       } finally {
-        end(codeToString(Code.Canceled));
-        timeout.leave();
+        if (code === undefined) {
+          timeout.leave();
+        }
         timeout.clear();
         // It ends by the signal; what it still says is of no interest.
         events.return().catch(() => undefined);
+        onEnd?.({
+          code: code ?? codeToString(Code.Canceled),
+          durationMs: clock.monotonic() - startedAt,
+          attempts: Math.max(attempts - hedges, 1),
+          hedges,
+        });
       }
     },
   };
-
-  /** Tells once how a call ended. */
-  function meter(tool: ResolvedTool): (code: string, attempts?: number) => void {
-    const startedAt = clock.monotonic();
-    let onEnd = onCall?.(tool);
-    return (code, attempts = 1) => {
-      onEnd?.({ code, durationMs: clock.monotonic() - startedAt, attempts });
-      onEnd = undefined;
-    };
-  }
-}
-
-function codeOf(error: unknown): string {
-  return codeToString(error instanceof DomainError ? error.init.code : ConnectError.from(error).code);
 }
 
 function headersOf({ requestId }: ToolCall, { headers }: CallerContext): Headers {
@@ -201,6 +215,32 @@ function headersOf({ requestId }: ToolCall, { headers }: CallerContext): Headers
   }
   return own;
 }
+
+/** Refuses what is asked of a tool that streams and it cannot do. */
+function checkForm(call: ToolCall, streaming: Streaming, path: string, gathers: boolean): void {
+  if (isUnary(streaming)) {
+    return;
+  }
+  if (call.requestId) {
+    throw invalidArgument([
+      {
+        field: `${path}.request_id`,
+        description: "this tool streams: its results are not kept, so a repetition could not have them",
+        reason: "STREAMING_TOOL",
+      },
+    ]);
+  }
+  if (gathers && call.input.case === "message" && answersWithStream(streaming)) {
+    throw invalidArgument([
+      {
+        field: `${path}.message`,
+        description: "this tool answers with a stream of messages: call it with CallToolStream",
+        reason: "STREAMING_TOOL",
+      },
+    ]);
+  }
+}
+
 function parseInputs(call: ToolCall, invoker: Invoker, path: string): Input[] {
   const inputs: Input[] = [];
   switch (call.input.case) {
@@ -237,15 +277,5 @@ function notCallable(tool: ResolvedTool, problem: { reason: string; message: str
     reason: problem.reason,
     message: `Tool "${tool.name}" cannot be called: ${problem.message}`,
     resource: { type: "tool", name: tool.name },
-  });
-}
-
-function noInstance(tool: ResolvedTool): DomainError {
-  return new DomainError({
-    code: Code.Unavailable,
-    reason: "NO_INSTANCE",
-    message: `Service "${tool.service}" ${tool.version} has no instance in environment "${tool.environment}" now`,
-    resource: { type: "service", name: tool.service },
-    retryAfterMs: 1_000,
   });
 }

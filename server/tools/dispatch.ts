@@ -1,17 +1,25 @@
-import type { Clock } from "@toolplane/framework";
-import type { BreakerRefusal, BreakerSet, Outcome } from "@toolplane/framework/policies";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type Clock, DomainError } from "@toolplane/framework";
+import type {
+  BreakerPermit,
+  BreakerRefusal,
+  BreakerSet,
+  InstanceCall,
+  Outcome,
+} from "@toolplane/framework/policies";
 import type { Output } from "../backends/invocation.ts";
 import { isUnreached } from "../backends/unreached.ts";
-import type { Registry } from "../registry/registry.ts";
+import type { Registry, ResolvedInstance, ResolvedTool } from "../registry/registry.ts";
 import { Attempt, type AttemptedCall, AttemptFailure } from "./attempt.ts";
 import { createBlame } from "./blame.ts";
-import { type BreakerNames, breakerNames, circuitOpen } from "./breakers.ts";
+import { type BreakerNames, circuitOpen, rememberBreakerNames } from "./breakers.ts";
 import type { InstanceChooser } from "./choose-instance.ts";
-import { abandoned, type Judgement } from "./judge.ts";
+import { abandoned } from "./judge.ts";
 import { createLatencies } from "./latencies.ts";
 import type { Outliers } from "./outliers.ts";
 import type { Plan } from "./plan.ts";
-import type { Repetition } from "./repetition.ts";
+import { NothingLeftError, type Repetition } from "./repetition.ts";
+import { answersWithStream } from "./streaming.ts";
 
 export interface DispatcherOptions {
   readonly registry: Pick<Registry, "reportUnreachable">;
@@ -28,17 +36,17 @@ export interface Dispatch extends AttemptedCall {
   readonly plan: Plan;
   /** By which the backend can tell a repetition; empty: it cannot. */
   readonly requestId: string;
+  /** The field path of the call in its request. */
+  readonly path: string;
   /** Aborted when nobody waits for the result any more or time is up; its reason is a ConnectError. */
   readonly signal: AbortSignal;
-  /** Told of each attempt before it is sent. */
-  readonly onSent?: ((instanceId: string) => void) | undefined;
+  /** Told of each attempt before it is sent, and whether that is beside another one. */
+  readonly onSent?: ((instanceId: string, beside: boolean) => void) | undefined;
 }
 
 /** A call that is being answered. */
 export interface Answering {
   readonly instanceId: string;
-  /** How often it was sent. */
-  readonly attempts: number;
   /** The results as they come, to be read once. Failures are as `open` throws them. */
   results(): AsyncIterable<Output>;
   /** Gives up what was not read. To be called in any case. */
@@ -51,84 +59,129 @@ export interface Dispatcher {
    * when the first result is there, or the end.
    *
    * Throws the last failure as the backend has it, with an ErrorInfo that says where it came from, or UNAVAILABLE
-   * `CIRCUIT_OPEN` when nothing may be sent.
+   * when nothing was sent: `NO_INSTANCE` or `CIRCUIT_OPEN`.
    */
   open(call: Dispatch): Promise<Answering>;
 }
 
 /** The end of a whole call, as the breakers of service and tool see it. */
-interface CallFailure {
-  readonly instanceId: string;
-  readonly judgement: Judgement;
+type CallFailure = Pick<AttemptFailure, "instanceId" | "judgement">;
+
+/** What is known of the attempts of one call. */
+interface Attempts {
+  /** Instances that were tried, in order. */
+  readonly tried: string[];
+  /** Instances that an attempt runs on now. */
+  readonly busy: Set<string>;
 }
 
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const { registry, chooser, repetition, breakers, outliers, clock } = options;
+  const namesOf = rememberBreakerNames();
   const blame = createBlame();
   const latencies = createLatencies();
 
-  /** Begins an attempt on an instance that was not tried yet, if there is one. */
-  function start(call: Dispatch, names: BreakerNames, tried: Set<string>, signal: AbortSignal): Attempt {
+  /**
+   * Begins an attempt on an instance that was not tried yet, else on one that is not busy with this call. Throws when
+   * there is none that may be called.
+   */
+  function start(
+    call: Dispatch,
+    names: BreakerNames,
+    { tried, busy }: Attempts,
+    signal: AbortSignal,
+  ): Attempt {
     const { instances } = call.tool;
-    const fresh = instances.filter(({ id }) => !tried.has(id));
-    const candidates = fresh.length > 0 ? fresh : instances;
-    let left = outliers?.eligible(names.service, candidates) ?? candidates;
+    const eligible = outliers?.eligible(names.method, instances) ?? instances;
     let refusal: BreakerRefusal | undefined;
-    for (;;) {
-      const [first, ...others] = left;
-      if (!first) {
-        throw refusal ? circuitOpen(refusal) : new Error("a call was dispatched without an instance");
-      }
-      const { instance, release } = chooser.choose([first, ...others]);
-      const permit = breakers?.get(names.instance(instance.id)).tryAcquire();
-      if (permit && !permit.allowed) {
+    const candidates =
+      tried.length === 0
+        ? [eligible]
+        : [
+            eligible.filter(({ id }) => !tried.includes(id)),
+            eligible.filter(({ id }) => tried.includes(id) && !busy.has(id)),
+          ];
+    for (let left of candidates) {
+      while (isFilled(left)) {
+        const { instance, release } = chooser.choose(left);
+        const permit = breakers?.get(names.instance(instance.id)).tryAcquire();
+        if (!permit || permit.allowed) {
+          tried.push(instance.id);
+          const last = tried.length >= call.plan.attempts;
+          return begin(call, names, instance, { signal, permit, release, beside: busy.size > 0, last });
+        }
         release();
         refusal = soonest(refusal, permit);
         left = left.filter(({ id }) => id !== instance.id);
-        continue;
-      }
-      tried.add(instance.id);
-      call.onSent?.(instance.id);
-      const observed = outliers?.begin(names.service, instance.id);
-      let stopWatching = () => {};
-      try {
-        const attempt = new Attempt({
-          call,
-          instance,
-          signal,
-          clock,
-          permit,
-          observed,
-          suffices: (elapsedMs) => latencies.suffices(names.method, elapsedMs),
-          onEnd(failed, durationMs, error) {
-            stopWatching();
-            release();
-            if (failed === undefined) {
-              latencies.record(names.method, durationMs);
-            } else if (isUnreached(error)) {
-              registry.reportUnreachable(instance.id);
-            }
-          },
-        });
-        if (outliers && isRepeatable(call)) {
-          stopWatching = outliers.onEjected(names.service, instance.id, () => attempt.takeAway());
-        }
-        return attempt;
-      } catch (error) {
-        // A secret of the service is missing: nothing was sent.
-        release();
-        permit?.record("ignored");
-        observed?.end("ignored");
-        throw error;
       }
     }
+    throw refusal && tried.length === 0 ? circuitOpen(refusal) : new NothingLeftError();
+  }
+
+  function begin(
+    call: Dispatch,
+    names: BreakerNames,
+    instance: ResolvedInstance,
+    { signal, permit, release, beside, last }: Begin,
+  ): Attempt {
+    const streams = answersWithStream(call.invoker.streaming);
+    const observed = streams
+      ? observeEnd(names.method, instance.id)
+      : outliers?.begin(names.method, instance.id);
+    let stopWatching = () => {};
+    try {
+      const attempt = new Attempt({
+        call,
+        instance,
+        signal,
+        clock,
+        permit,
+        observed,
+        patience: (elapsedMs) => latencies.patience(names.method, elapsedMs),
+        onEnd(failed, durationMs, error) {
+          stopWatching();
+          release();
+          if (failed === undefined) {
+            latencies.record(names.method, durationMs);
+          } else if (isUnreached(error)) {
+            registry.reportUnreachable(instance.id);
+          }
+        },
+      });
+      if (outliers && !streams && !last && isRepeatable(call)) {
+        stopWatching = outliers.onSlow(names.method, instance.id, () => attempt.takeAway());
+      }
+      call.onSent?.(instance.id, beside);
+      return attempt;
+    } catch (error) {
+      // A secret of the service is missing: nothing was sent.
+      release();
+      permit?.record("ignored");
+      observed?.end("ignored");
+      throw error;
+    }
+  }
+
+  /** A stream that brings nothing for long is no sign of an instance that hangs: only what it brings counts. */
+  function observeEnd(tool: string, instanceId: string): InstanceCall | undefined {
+    let over = false;
+    return (
+      outliers && {
+        end(outcome, durationMs) {
+          if (!over) {
+            over = true;
+            outliers.begin(tool, instanceId).end(outcome, durationMs);
+          }
+        },
+      }
+    );
   }
 
   /** Says to the breakers of service and tool how a call ended. */
   function settle(
     names: BreakerNames,
     permits: ReturnType<BreakerSet["acquire"]> | undefined,
-    instances: Dispatch["tool"]["instances"],
+    instances: ResolvedTool["instances"],
     failure: CallFailure | undefined,
   ): void {
     if (failure === undefined) {
@@ -150,14 +203,20 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   return {
     async open(call) {
       const { tool, plan, signal, deadline } = call;
-      const names = breakerNames(tool);
-      const permits = breakers?.acquire([names.service, names.method]);
+      signal.throwIfAborted();
+      if (clock.now() >= deadline) {
+        throw new ConnectError("time was up before the call could be sent", Code.DeadlineExceeded);
+      }
+      if (tool.instances.length === 0) {
+        throw noInstance(tool);
+      }
+      const names = namesOf(tool);
+      const permits = breakers?.acquire(names.both);
       if (permits && !permits.allowed) {
         throw circuitOpen(permits);
       }
-      const tried = new Set<string>();
-      let attempts = 0;
-      let failure: CallFailure | undefined;
+      const attempts: Attempts = { tried: [], busy: new Set() };
+      let failure: AttemptFailure | undefined;
       let settled = false;
       function settleOnce(outcome: CallFailure | undefined): void {
         if (!settled) {
@@ -166,19 +225,25 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         }
       }
 
-      async function attempt(attemptSignal: AbortSignal): Promise<Attempt> {
-        const running = start(call, names, tried, attemptSignal);
-        attempts++;
+      async function attempt(attemptSignal: AbortSignal, lost?: AbortSignal): Promise<Attempt> {
+        const running = start(call, names, attempts, attemptSignal);
+        attempts.busy.add(running.instanceId);
         try {
           await running.begin();
         } catch (error) {
+          attempts.busy.delete(running.instanceId);
           if (error instanceof AttemptFailure) {
             failure = error;
           }
           throw error;
         }
-        if (attemptSignal.aborted) {
-          running.close();
+        // Two streams may begin at the same moment: nobody reads the one that loses.
+        if (!running.over && lost) {
+          const close = () => running.close();
+          lost.addEventListener("abort", close, { once: true });
+          if (lost.aborted) {
+            close();
+          }
         }
         return running;
       }
@@ -194,7 +259,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
         });
       } catch (error) {
         settleOnce(failure ?? { instanceId: "", judgement: abandoned });
-        throw unwrap(error);
+        throw unwrap(error instanceof NothingLeftError ? (failure ?? error) : error);
       }
       if (running.over) {
         settleOnce(undefined);
@@ -212,21 +277,29 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       }
       return {
         instanceId: running.instanceId,
-        get attempts() {
-          return attempts;
-        },
         results,
         close() {
           running.close();
-          settleOnce({ instanceId: running.instanceId, judgement: abandoned });
+          settleOnce(undefined);
         },
       };
     },
   };
 }
 
+/** What an attempt begins with besides its call. */
+interface Begin {
+  readonly signal: AbortSignal;
+  readonly permit: BreakerPermit | undefined;
+  readonly release: () => void;
+  /** Another attempt of the call is running. */
+  readonly beside: boolean;
+  /** The call is not tried again. */
+  readonly last: boolean;
+}
+
 /** Whether the call may reach a backend twice. */
-function isRepeatable({ plan, requestId }: Dispatch): boolean {
+export function isRepeatable({ plan, requestId }: Pick<Dispatch, "plan" | "requestId">): boolean {
   return plan.repeatable || requestId !== "";
 }
 
@@ -234,8 +307,22 @@ function unwrap(error: unknown): unknown {
   return error instanceof AttemptFailure ? error.error : error;
 }
 
+function isFilled<T>(items: readonly T[]): items is readonly [T, ...T[]] {
+  return items.length > 0;
+}
+
 /** Of two refusals, the one that ends first. */
 function soonest(one: BreakerRefusal | undefined, other: BreakerRefusal): BreakerRefusal {
   const time = ({ retryAfterMs = Number.POSITIVE_INFINITY }: BreakerRefusal) => retryAfterMs;
   return one === undefined || time(other) < time(one) ? other : one;
+}
+
+function noInstance(tool: ResolvedTool): DomainError {
+  return new DomainError({
+    code: Code.Unavailable,
+    reason: "NO_INSTANCE",
+    message: `Service "${tool.service}" ${tool.version} has no instance in environment "${tool.environment}" now`,
+    resource: { type: "service", name: tool.service },
+    retryAfterMs: 1_000,
+  });
 }

@@ -1,10 +1,12 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
 import { createByteLru, type ResponseCache } from "@toolplane/framework/policies";
 import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { FallbackSettings } from "../config/outbound.ts";
+import { codeOf } from "../error-code.ts";
 import { callKey } from "./call-key.ts";
-import type { Dispatch } from "./dispatch.ts";
+import { type Dispatch, isRepeatable } from "./dispatch.ts";
+import { judgementOf } from "./judge.ts";
 import type { Outcome } from "./unary.ts";
 
 /** What last good answers may take in memory. */
@@ -24,6 +26,7 @@ export interface FallbacksOptions {
 export interface Fallbacks {
   /**
    * Makes the call, and if the tool cannot answer it, takes its fallback. Throws the call's own error when there is none.
+   * Another version is not asked to do what this one may have done already.
    *
    * @param otherVersion the same call of another version of its service; throws when that does not exist
    */
@@ -58,7 +61,7 @@ export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallb
     otherVersion: (version: string) => Promise<Dispatch>,
   ): Promise<Outcome | undefined> {
     const { invoker } = dispatch;
-    const elsewhere = { instanceId: "", attempts: 0, source: ResultSource.FALLBACK };
+    const elsewhere = { instanceId: "", source: ResultSource.FALLBACK };
     switch (fallback.kind) {
       case "last-good": {
         const kept = await recall(dispatch, fallback.maxAgeMs);
@@ -85,7 +88,7 @@ export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallb
           const bytes = outcome.output.bytes();
           lastGood.set(
             callKey(dispatch),
-            { bytes, keptAt: clock.monotonic() },
+            { bytes, keptAt: clock.monotonic() - (outcome.ageMs ?? 0) },
             bytes.byteLength + ENTRY_BYTES,
           );
         }
@@ -95,7 +98,10 @@ export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallb
           throw error;
         }
         // What keeps the fallback from answering is of no interest beside what kept the tool.
-        const outcome = await replace(fallback, dispatch, otherVersion).catch(() => undefined);
+        const outcome =
+          fallback.kind === "version" && mayHaveActed(error) && !isRepeatable(dispatch)
+            ? undefined
+            : await replace(fallback, dispatch, otherVersion).catch(() => undefined);
         if (outcome === undefined) {
           throw error;
         }
@@ -107,8 +113,7 @@ export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallb
 
 /** Whether another call of the same kind may fare better, so that it is not the caller's mistake. */
 function isFailureOfTool(error: unknown): boolean {
-  const code = error instanceof DomainError ? error.init.code : ConnectError.from(error).code;
-  switch (code) {
+  switch (codeOf(error)) {
     case Code.Unavailable:
     case Code.DeadlineExceeded:
     case Code.ResourceExhausted:
@@ -120,4 +125,14 @@ function isFailureOfTool(error: unknown): boolean {
     default:
       return false;
   }
+}
+
+/** Whether the tool may have done what it was asked to, all the same. */
+function mayHaveActed(error: unknown): boolean {
+  const judgement = judgementOf(error);
+  if (!judgement) {
+    // Our own refusals are domain errors; anything else is the end of the wait for a call that goes on elsewhere.
+    return !(error instanceof DomainError);
+  }
+  return !(judgement.retry.kind === "transient" && judgement.retry.unsent);
 }

@@ -5,8 +5,10 @@ import { DomainError, invalidArgument, type Logger, toStatus } from "@toolplane/
 import { type Idempotency, IdempotencyError } from "@toolplane/framework/policies";
 import { StatusSchema } from "@toolplane/gen/google/rpc/status_pb.js";
 import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
-import { callKey } from "./call-key.ts";
+import { codeOf } from "../error-code.ts";
+import { inputKey } from "./call-key.ts";
 import type { Dispatch } from "./dispatch.ts";
+import { judgementOf } from "./judge.ts";
 import type { Outcome } from "./unary.ts";
 
 /** Lets each call that carries a request id happen once. */
@@ -21,15 +23,15 @@ export interface IdempotentCalls {
 export function createIdempotentCalls(idempotency: Idempotency, logger: Logger): IdempotentCalls {
   return {
     async run(dispatch, work) {
-      const { tool, invoker, principal, requestId, signal } = dispatch;
+      const { tool, invoker, principal, requestId, signal, path, headers } = dispatch;
       const scope = createHash("sha256")
         .update(JSON.stringify([principal.id, principal.role, tool.service, tool.environment, tool.name]))
         .digest("base64url");
       let own: Outcome | undefined;
       let failure: unknown;
-      const { outcome } = await idempotency
+      const { outcome, replayed } = await idempotency
         .run(
-          { scope, requestId, fingerprint: callKey(dispatch) },
+          { scope, requestId, fingerprint: inputKey(dispatch) },
           async (workSignal) => {
             try {
               own = await work(workSignal);
@@ -39,42 +41,52 @@ export function createIdempotentCalls(idempotency: Idempotency, logger: Logger):
                 throw error;
               }
               failure = error;
-              const status = toStatus(error, { correlationId: requestId, logger });
+              const status = toStatus(error, {
+                correlationId: headers.get("x-correlation-id") ?? requestId,
+                logger,
+              });
               return { kind: "failure", bytes: toBinary(StatusSchema, create(StatusSchema, status)) };
             }
           },
           { signal },
         )
         .catch((error: unknown) => {
-          throw error instanceof IdempotencyError ? explain(error) : error;
+          throw error instanceof IdempotencyError ? explain(error, path) : error;
         });
-      if (own) {
+      // When another process has taken the work over, what counts is its outcome.
+      if (own && !replayed) {
         return own;
       }
       if (outcome.kind === "success") {
         return {
           output: invoker.restore(outcome.bytes),
           instanceId: "",
-          attempts: 0,
           source: ResultSource.REQUEST_ID,
         };
       }
-      throw failure ?? readFailure(outcome.bytes);
+      throw failure && !replayed ? failure : readFailure(outcome.bytes);
     },
   };
 }
 
-/** Whether a repetition would fail the same way. Where that is not known, it may be tried again with the same id. */
+/**
+ * Whether a repetition would fail the same way, since the tool has said so. Where that is not known, or nothing was sent,
+ * it may be tried again with the same id.
+ */
 function isDefinite(error: unknown): boolean {
-  const code = error instanceof DomainError ? error.init.code : ConnectError.from(error).code;
-  switch (code) {
+  if (!judgementOf(error)?.answered) {
+    return false;
+  }
+  switch (codeOf(error)) {
     case Code.Canceled:
     case Code.DeadlineExceeded:
-    case Code.ResourceExhausted:
     case Code.Aborted:
     case Code.Unavailable:
     case Code.Unauthenticated:
       return false;
+    case Code.ResourceExhausted:
+      // It has answered, only too much.
+      return error instanceof DomainError;
     default:
       return true;
   }
@@ -90,14 +102,14 @@ function readFailure(bytes: Uint8Array): ConnectError {
   return error;
 }
 
-function explain(error: IdempotencyError): DomainError {
+function explain(error: IdempotencyError, path: string): DomainError {
   const { reason, message } = error;
   switch (reason) {
     case "REQUEST_ID_REUSED":
       return invalidArgument(
         [
           {
-            field: "call.request_id",
+            field: `${path}.request_id`,
             reason,
             description: "it was used for a call with other arguments: a new call needs a new id",
           },

@@ -4,6 +4,7 @@ import { classifyFailure } from "@toolplane/framework/interceptors";
 import type { Failure, Outcome } from "@toolplane/framework/policies";
 import { ErrorInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { neverReached } from "../backends/unreached.ts";
+import type { Patience } from "./latencies.ts";
 
 /** What the end of an attempt says about those who took part in it. */
 export interface Judgement {
@@ -15,6 +16,8 @@ export interface Judgement {
   readonly tool: Outcome;
   /** Whether another attempt makes sense. */
   readonly retry: Failure;
+  /** Whether the tool itself has said how the call ended. If not, nobody knows what it has done. */
+  readonly answered: boolean;
   /** What went wrong, for people. */
   readonly text: string;
 }
@@ -23,50 +26,67 @@ export interface FailedAttempt {
   readonly error: unknown;
   /** Aborted when the caller left or time was up. */
   readonly signal: AbortSignal;
-  /** Whether the attempt had as long as such calls usually take: a caller in a hurry proves nothing. */
-  readonly hadTime: boolean;
+  /** What it means that the attempt has taken as long as it has. */
+  readonly patience: Patience;
 }
 
-const nobody = { instance: "ignored", service: "ignored", tool: "ignored" } as const;
-const everyone = { instance: "failure", service: "failure", tool: "failure" } as const;
-const onlyTool = { instance: "ignored", service: "ignored", tool: "failure" } as const;
-const permanent = { kind: "permanent" } as const;
+type Blame = Pick<Judgement, "instance" | "service" | "tool">;
+const nobody: Blame = { instance: "ignored", service: "ignored", tool: "ignored" };
+const everyone: Blame = { instance: "failure", service: "failure", tool: "failure" };
+const onlyTool: Blame = { instance: "ignored", service: "ignored", tool: "failure" };
+const permanent: Failure = { kind: "permanent" };
 
 /** The caller left before anything could be said. */
-export const abandoned: Judgement = { ...nobody, retry: permanent, text: "the caller left" };
+export const abandoned: Judgement = {
+  ...nobody,
+  retry: permanent,
+  answered: false,
+  text: "the caller left",
+};
+
+/** What is said of a tool's answer where no frame of the wire carries it. */
+const ANSWERS = new Set(["HTTP_STATUS", "INVALID_RESULT", "RESULT_TOO_LARGE"]);
 
 /**
  * Who is to blame when an attempt fails. Mistakes of the caller are nobody's fault. What can be the matter with one
  * instance, such as a broken connection or no answer, counts for it and for all that it belongs to. What an application
  * says of itself, such as INTERNAL, counts for the tool only: other tools of the instance may be in good order.
  */
-export function judge({ error, signal, hadTime }: FailedAttempt): Judgement {
+export function judge({ error, signal, patience }: FailedAttempt): Judgement {
   const failure = toConnectError(error);
   const text = `${Code[failure.code]}: ${failure.rawMessage}`;
   if (signal.aborted) {
-    const blamed = failure.code === Code.DeadlineExceeded && hadTime ? everyone : nobody;
-    return { ...blamed, retry: permanent, text };
+    const blame = failure.code === Code.DeadlineExceeded ? blamedForDelay(patience) : nobody;
+    return { ...blame, retry: permanent, answered: false, text };
   }
-  const retry = neverReached(error) ? ({ kind: "transient", unsent: true } as const) : classifyFailure(error);
-  return { ...blamedFor(failure, error, hadTime), retry, text };
+  const answered = failure.isWireError || ANSWERS.has(reasonOf(error));
+  const retry: Failure = neverReached(error) ? { kind: "transient", unsent: true } : classifyFailure(error);
+  return { ...blamedFor(failure, answered, patience), retry, answered, text };
 }
 
-function blamedFor(
-  failure: ConnectError,
-  error: unknown,
-  hadTime: boolean,
-): typeof nobody | typeof everyone | typeof onlyTool {
+function blamedFor(failure: ConnectError, answered: boolean, patience: Patience): Blame {
   switch (failure.code) {
     case Code.Unavailable:
       return everyone;
     case Code.DeadlineExceeded:
-      return hadTime ? everyone : nobody;
+      return blamedForDelay(patience);
     case Code.Internal:
     case Code.Unknown:
     case Code.DataLoss:
-      // An error that was sent is the application's; one that we found is in the frames that the instance sent.
-      return failure.isWireError || error instanceof DomainError ? onlyTool : everyone;
+      // What the application did not say is in the frames that the instance sent, or left out.
+      return answered ? onlyTool : everyone;
     default:
+      return nobody;
+  }
+}
+
+function blamedForDelay(patience: Patience): Blame {
+  switch (patience) {
+    case "ample":
+      return everyone;
+    case "unproven":
+      return onlyTool;
+    case "short":
       return nobody;
   }
 }
@@ -77,9 +97,32 @@ function toConnectError(error: unknown): ConnectError {
     : ConnectError.from(error, Code.Unknown);
 }
 
+/** The reason that the server's own parts have given an error; empty: none. */
+function reasonOf(error: unknown): string {
+  if (error instanceof DomainError) {
+    return error.init.reason;
+  }
+  const info =
+    error instanceof ConnectError && !error.isWireError ? error.findDetails(ErrorInfoSchema)[0] : undefined;
+  return info?.domain === errorDomain ? info.reason : "";
+}
+
 /** The instance does not answer, so the call was taken away from it. */
 export function takenAway(instanceId: string): ConnectError {
   return new ConnectError(`instance ${instanceId} does not answer`, Code.Unavailable, undefined, [
     { desc: ErrorInfoSchema, value: { reason: "INSTANCE_HANGS", domain: errorDomain } },
   ]);
+}
+
+const judgements = new WeakMap<object, Judgement>();
+
+/** Remembers what is known about an error that goes to a caller. Returns the error. */
+export function judged<T extends object>(error: T, judgement: Judgement): T {
+  judgements.set(error, judgement);
+  return error;
+}
+
+/** What is known about an error that a call failed with; undefined: it was not sent, or its caller did not wait. */
+export function judgementOf(error: unknown): Judgement | undefined {
+  return typeof error === "object" && error !== null ? judgements.get(error) : undefined;
 }

@@ -9,11 +9,19 @@ const SHORT_MS = 1_000;
 /** How often the usual latency must fit into the time that was waited. */
 const GENEROUS = 3;
 
+/** What it means that a call was not answered for some time. */
+export type Patience =
+  /** It may only have needed longer. */
+  | "short"
+  /** It may be long for this tool: how long its calls usually take is not known. */
+  | "unproven"
+  /** Calls that go well are over by then, by far. */
+  | "ample";
+
 /** Remembers how long calls take, to tell a backend that hangs from a caller in a hurry. */
 export interface Latencies {
   record(key: string, durationMs: number): void;
-  /** Whether a call that goes well is over by far after so many milliseconds. */
-  suffices(key: string, elapsedMs: number): boolean;
+  patience(key: string, elapsedMs: number): Patience;
 }
 
 export function createLatencies(): Latencies {
@@ -27,6 +35,15 @@ export function createLatencies(): Latencies {
         averages.set(key, { ms: durationMs });
       }
     },
-    suffices: (key, elapsedMs) => elapsedMs >= Math.max(SHORT_MS, GENEROUS * (averages.get(key)?.ms ?? 0)),
+    patience(key, elapsedMs) {
+      if (elapsedMs < SHORT_MS) {
+        return "short";
+      }
+      const usual = averages.get(key);
+      if (!usual) {
+        return "unproven";
+      }
+      return elapsedMs >= GENEROUS * usual.ms ? "ample" : "short";
+    },
   };
 }

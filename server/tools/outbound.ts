@@ -69,7 +69,7 @@ export function createOutbound(options: OutboundOptions): Outbound {
   const repetition = createRepetition(settings.retry, clock, random);
   const chooser = createInstanceChooser(random);
   const dispatcher = createDispatcher({ registry, chooser, repetition, breakers, outliers, clock });
-  const unary = createUnaryCaller({ dispatcher, throttles, coalescer, cache, idempotent });
+  const unary = createUnaryCaller({ dispatcher, throttles, coalescer, cache, idempotent, clock });
   return {
     plans: createPlans(settings, options.defaultTimeoutMs),
     unary: createFallbacks({ call: (dispatch) => unary.call(dispatch), cache, clock }),
@@ -85,29 +85,30 @@ export function createOutbound(options: OutboundOptions): Outbound {
   };
 }
 
-/** Keeps the place of a stream among the calls at once until it is closed. */
+/** Keeps the place of a stream among the calls at once until it is closed, and tells the limits how it went. */
 function openThrottled(dispatcher: Dispatcher, throttles: Throttles, dispatch: Dispatch): Promise<Answering> {
+  const { signal, deadline, plan } = dispatch;
   const opened = Promise.withResolvers<Answering>();
   const closed = Promise.withResolvers<void>();
-  throttles
-    .run(
-      { policy: dispatch.plan.policy, signal: dispatch.signal },
-      async () => {
-        const answering = await dispatcher.open(dispatch);
-        opened.resolve({
-          ...answering,
-          get attempts() {
-            return answering.attempts;
-          },
-          close() {
-            answering.close();
-            closed.resolve();
-          },
-        });
-        await closed.promise;
+  async function open(): Promise<void> {
+    const { instanceId, results, close } = await dispatcher.open(dispatch);
+    opened.resolve({
+      instanceId,
+      async *results() {
+        try {
+          yield* results();
+        } catch (error) {
+          closed.reject(error);
+          throw error;
+        }
       },
-      throttledOutcome,
-    )
-    .catch(opened.reject);
+      close() {
+        close();
+        closed.resolve();
+      },
+    });
+    await closed.promise;
+  }
+  throttles.run({ policy: plan.policy, signal, deadline }, open, throttledOutcome).catch(opened.reject);
   return opened.promise;
 }

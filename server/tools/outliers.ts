@@ -9,21 +9,24 @@ import {
 
 /** How often instances are looked at while calls are unanswered, in milliseconds. */
 const LOOK_MS = 500;
-/** The most versions of services whose instances are compared. */
-const MAX_DETECTORS = 5_000;
+/** The most tools whose instances are compared. */
+const MAX_GROUPS = 5_000;
 
 export interface OutliersOptions extends Pick<OutlierOptions, "ejectionTimeMs" | "maxEjectedPercent"> {
   readonly clock: Clock;
 }
 
-/** Finds instances that do worse than their siblings, for every service. */
+/**
+ * Finds instances that do worse than their siblings, for every tool by itself: tools of one service may take very
+ * different times, so that an instance that happens to have more of the slow ones looks slow.
+ */
 export interface Outliers {
-  /** Those of `candidates` that may get a call of the service that `group` names. */
+  /** Those of `candidates` that may get a call of the tool that `group` names. */
   eligible<T extends { readonly id: string }>(group: string, candidates: readonly T[]): readonly T[];
   /** A call begins. */
   begin(group: string, instanceId: string): InstanceCall;
-  /** Calls back when the instance is ejected, until the returned function is called. */
-  onEjected(group: string, instanceId: string, callback: () => void): () => void;
+  /** Calls back when the instance is ejected because it is slow or does not answer, until the returned function is called. */
+  onSlow(group: string, instanceId: string, callback: () => void): () => void;
   list(): readonly (InstanceSnapshot & { readonly group: string })[];
   /** How often an instance was ejected. */
   readonly total: number;
@@ -31,105 +34,113 @@ export interface Outliers {
   restore(instanceId: string): boolean;
 }
 
+/** The instances of one tool. */
+interface Group {
+  readonly detector: OutlierDetector;
+  /** By instance. */
+  readonly onSlow: Map<string, Set<() => void>>;
+  /** How many calls are. */
+  unanswered: number;
+}
+
 export function createOutliers({ clock, ...limits }: OutliersOptions): Outliers {
-  const detectors = new Map<string, OutlierDetector>();
-  const listeners = new Map<string, Set<() => void>>();
+  const groups = new Map<string, Group>();
+  const waiting = new Set<Group>();
   let total = 0;
-  /** Calls that are unanswered, by group. */
-  const unanswered = new Map<string, number>();
   let looking = false;
 
   /** Detectors look when calls come. When all callers wait for an instance that hangs, none comes. */
   function keepLooking(): void {
-    if (looking) {
+    if (looking || waiting.size === 0) {
       return;
     }
     looking = true;
     clock.after(LOOK_MS, () => {
       looking = false;
-      for (const group of [...unanswered.keys()]) {
-        detectors.get(group)?.eligible([]);
+      for (const { detector } of [...waiting]) {
+        detector.eligible([]);
       }
-      if (unanswered.size > 0) {
-        keepLooking();
-      }
+      keepLooking();
     });
   }
 
-  function answered(group: string): void {
-    const left = (unanswered.get(group) ?? 1) - 1;
-    if (left > 0) {
-      unanswered.set(group, left);
-    } else {
-      unanswered.delete(group);
-    }
-  }
-
-  function detectorOf(group: string): OutlierDetector {
-    const found = detectors.get(group);
+  function groupOf(name: string): Group {
+    const found = groups.get(name);
     if (found) {
       return found;
     }
-    const [oldest] = detectors.keys();
-    if (detectors.size >= MAX_DETECTORS && oldest !== undefined) {
-      detectors.delete(oldest);
+    const [oldest] = groups.keys();
+    if (groups.size >= MAX_GROUPS && oldest !== undefined) {
+      groups.delete(oldest);
     }
+    const onSlow: Group["onSlow"] = new Map();
     const detector = createOutlierDetector({
       ...limits,
       clock,
       onEvent(event) {
-        if (event.kind === "ejected") {
-          total++;
-          for (const callback of [...(listeners.get(keyOf(group, event.instance)) ?? [])]) {
+        if (event.kind !== "ejected") {
+          return;
+        }
+        total++;
+        // Where calls fail they end by themselves.
+        if (event.reason === "hanging" || event.reason === "latency") {
+          for (const callback of [...(onSlow.get(event.instance) ?? [])]) {
             callback();
           }
         }
       },
     });
-    detectors.set(group, detector);
-    return detector;
+    const group = { detector, onSlow, unanswered: 0 };
+    groups.set(name, group);
+    return group;
   }
 
   return {
-    eligible: (group, candidates) => detectorOf(group).eligible(candidates, ({ id }) => id),
-    begin(group, instanceId) {
-      const call = detectorOf(group).begin(instanceId);
-      unanswered.set(group, (unanswered.get(group) ?? 0) + 1);
+    eligible: (name, candidates) => groupOf(name).detector.eligible(candidates, idOf),
+    begin(name, instanceId) {
+      const group = groupOf(name);
+      const call = group.detector.begin(instanceId);
+      group.unanswered++;
+      waiting.add(group);
       keepLooking();
       let over = false;
       return {
         end(outcome, durationMs) {
-          if (!over) {
-            over = true;
-            answered(group);
-            call.end(outcome, durationMs);
+          if (over) {
+            return;
           }
+          over = true;
+          group.unanswered--;
+          if (group.unanswered === 0) {
+            waiting.delete(group);
+          }
+          call.end(outcome, durationMs);
         },
       };
     },
-    onEjected(group, instanceId, callback) {
-      const key = keyOf(group, instanceId);
-      const own = listeners.get(key) ?? new Set();
-      listeners.set(key, own.add(callback));
+    onSlow(name, instanceId, callback) {
+      const { onSlow } = groupOf(name);
+      const own = onSlow.get(instanceId) ?? new Set();
+      onSlow.set(instanceId, own.add(callback));
       return () => {
         own.delete(callback);
-        if (own.size === 0 && listeners.get(key) === own) {
-          listeners.delete(key);
+        if (own.size === 0 && onSlow.get(instanceId) === own) {
+          onSlow.delete(instanceId);
         }
       };
     },
     list: () =>
-      [...detectors].flatMap(([group, detector]) =>
+      [...groups].flatMap(([group, { detector }]) =>
         detector.list().map((instance) => ({ ...instance, group })),
       ),
     get total() {
       return total;
     },
     restore: (instanceId) =>
-      [...detectors.values()].map((detector) => detector.reset(instanceId)).some((known) => known),
+      [...groups.values()].map(({ detector }) => detector.reset(instanceId)).some((known) => known),
   };
 }
 
-function keyOf(group: string, instanceId: string): string {
-  return `${group}\n${instanceId}`;
+function idOf({ id }: { readonly id: string }): string {
+  return id;
 }

@@ -33,7 +33,23 @@ export interface Repetition {
    * Makes attempts until one succeeds or there is no point in another. Each service has a budget of its own, so that one
    * in trouble does not use up what the others may need.
    */
-  run<T>(service: string, attempt: (signal: AbortSignal) => Promise<T>, call: RepeatedCall): Promise<T>;
+  run<T>(service: string, attempt: AttemptWork<T>, call: RepeatedCall): Promise<T>;
+}
+
+/**
+ * Makes one attempt.
+ *
+ * @param lost aborted when another attempt was faster, even if this one has succeeded too; undefined: there is no other
+ */
+export type AttemptWork<T> = (signal: AbortSignal, lost?: AbortSignal) => Promise<T>;
+
+/** There is nothing left that another attempt could be sent to. */
+export class NothingLeftError extends Error {
+  override readonly name = "NothingLeftError";
+
+  constructor() {
+    super("no instance is left to try");
+  }
 }
 
 /** What is kept of one service. */
@@ -86,7 +102,7 @@ export function createRepetition(
             ? attempt(call.signal)
             : repeaters
                 .hedger(hedgeDelayMs)
-                .run((_number, lost) => attempt(AbortSignal.any([call.signal, lost])), call),
+                .run((_number, lost) => attempt(AbortSignal.any([call.signal, lost]), lost), call),
         { ...call, attempts },
       );
     },
@@ -94,5 +110,9 @@ export function createRepetition(
 }
 
 function classify(error: unknown): Failure {
-  return error instanceof AttemptFailure ? error.judgement.retry : { kind: "permanent" };
+  if (error instanceof AttemptFailure) {
+    return error.judgement.retry;
+  }
+  // A running attempt beside it may yet succeed.
+  return { kind: error instanceof NothingLeftError ? "forbidden" : "permanent" };
 }

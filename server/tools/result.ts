@@ -1,7 +1,7 @@
 import { create, fromJson, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
-import { DomainError, invalidArgument } from "@toolplane/framework";
+import { DomainError } from "@toolplane/framework";
 import type { ToolResultSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Output } from "../backends/invocation.ts";
 
@@ -61,19 +61,6 @@ export function createResultList(typed: boolean, maxBytes: number): ResultList {
       return value ? { value: { case: "json", value } } : {};
     },
   };
-}
-
-/** Refuses a call whose results cannot be put into one message. */
-export function refuseTypedStream(typed: boolean, streams: boolean, path: string): void {
-  if (typed && streams) {
-    throw invalidArgument([
-      {
-        field: `${path}.message`,
-        description: "this tool answers with a stream of messages: call it with CallToolStream",
-        reason: "STREAMING_TOOL",
-      },
-    ]);
-  }
 }
 
 /** Measures before it converts: a message takes many times the memory of the JSON that it is made from. */

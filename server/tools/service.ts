@@ -1,7 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ConnectRouter, HandlerContext } from "@connectrpc/connect";
 import { type Clock, callContext, toStatus } from "@toolplane/framework";
-import { Streaming } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import {
   type CallInfoSchema,
   type CallToolResponseSchema,
@@ -12,7 +11,8 @@ import {
 import { toDuration } from "../config/durations.ts";
 import type { CallEvent, Caller, CallerContext } from "./caller.ts";
 import { inCompletionOrder } from "./completion-order.ts";
-import { createResultList, refuseTypedStream, toResult } from "./result.ts";
+import { createResultList, toResult } from "./result.ts";
+import { answersWithStream } from "./streaming.ts";
 
 export interface ToolServiceOptions {
   readonly caller: Caller;
@@ -35,9 +35,7 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
     const results = createResultList(progress.typed, options.maxResultBytes);
     for await (const event of caller.call(call, context)) {
       progress.follow(event);
-      if (event.kind === "started") {
-        refuseTypedStream(progress.typed, progress.streamsResults, context.path);
-      } else if (event.kind === "result") {
+      if (event.kind === "result") {
         results.add(event.output);
       }
     }
@@ -46,12 +44,12 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
 
   return (router) => {
     router.service(ToolService, {
-      callTool: (request, context) => callTool(required(request.call), callerContext(context, "call")),
+      callTool: (request, context) => callTool(required(request.call), callerContext(context, "call", true)),
 
       async *callToolStream(request, context) {
         const call = required(request.call);
         const progress = createProgress(call, clock);
-        for await (const event of caller.call(call, callerContext(context, "call"))) {
+        for await (const event of caller.call(call, callerContext(context, "call", false))) {
           progress.follow(event);
           switch (event.kind) {
             case "started":
@@ -76,7 +74,10 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
           index: number,
         ): Promise<MessageInitShape<typeof CallToolsResponseSchema>> {
           try {
-            const response = await callTool(call, { ...callerContext(context, `calls[${index}]`), signal });
+            const response = await callTool(call, {
+              ...callerContext(context, `calls[${index}]`, true),
+              signal,
+            });
             return { index, outcome: { case: "response", value: response } };
           } catch (error) {
             return { index, outcome: { case: "error", value: toStatus(error, callContext(context)) } };
@@ -100,7 +101,7 @@ function required(call: ToolCall | undefined): ToolCall {
   return call;
 }
 
-function callerContext(context: HandlerContext, path: string): CallerContext {
+function callerContext(context: HandlerContext, path: string, gathers: boolean): CallerContext {
   const { correlationId, principal, traceparent, tracestate } = callContext(context);
   const headers = new Headers({ "x-correlation-id": correlationId });
   if (traceparent) {
@@ -109,7 +110,7 @@ function callerContext(context: HandlerContext, path: string): CallerContext {
   if (tracestate) {
     headers.set("tracestate", tracestate);
   }
-  return { principal, signal: context.signal, timeoutMs: context.timeoutMs(), headers, path };
+  return { principal, signal: context.signal, timeoutMs: context.timeoutMs(), headers, path, gathers };
 }
 
 /** Follows a call to describe it. */
@@ -122,7 +123,7 @@ function createProgress(call: ToolCall, clock: Clock) {
     /** True when results are wanted as Protobuf messages. */
     typed: call.input.case === "message",
     get streamsResults(): boolean {
-      return started?.streaming === Streaming.SERVER || started?.streaming === Streaming.BIDI;
+      return started !== undefined && answersWithStream(started.streaming);
     },
     follow(event: CallEvent): void {
       switch (event.kind) {
@@ -143,9 +144,9 @@ function createProgress(call: ToolCall, clock: Clock) {
         environment: started?.tool.environment ?? "",
         version: started?.tool.version ?? "",
         instanceId: finished?.instanceId || (started?.instanceId ?? ""),
-        duration: toDuration(clock.monotonic() - begin),
         resultCount,
         ...(finished && {
+          duration: toDuration(clock.monotonic() - begin),
           attempts: finished.attempts,
           source: finished.source,
           stale: finished.stale ?? false,

@@ -1,4 +1,4 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
 import {
   type AdaptiveRate,
@@ -12,6 +12,8 @@ import {
 } from "@toolplane/framework/policies";
 import type { ToolPolicySettings } from "../config/outbound.ts";
 import type { RateLimitSettings } from "../config/rate-limit.ts";
+import { codeOf } from "../error-code.ts";
+import { judgementOf } from "./judge.ts";
 
 /** The limits of one configured policy, shared by all tools that match it. */
 interface Throttle {
@@ -25,6 +27,8 @@ interface Throttle {
 export interface ThrottledCall {
   readonly policy: ToolPolicySettings | undefined;
   readonly signal: AbortSignal;
+  /** When the call must be over, in milliseconds since 1970. */
+  readonly deadline: number;
 }
 
 /** What a throttle thinks of how a call went. */
@@ -92,7 +96,7 @@ export function createThrottles(policies: readonly ToolPolicySettings[], clock: 
   }
 
   return {
-    async run({ policy, signal }, work, outcomeOf) {
+    async run({ policy, signal, deadline }, work, outcomeOf) {
       const throttle = policy && throttles.get(policy);
       if (!throttle) {
         return work();
@@ -106,7 +110,7 @@ export function createThrottles(policies: readonly ToolPolicySettings[], clock: 
         return paced();
       }
       try {
-        return await throttle.concurrency.run(paced, { signal });
+        return await throttle.concurrency.run(paced, { signal, deadline });
       } catch (error) {
         throw error instanceof ConcurrencyRefusedError
           ? exhausted(policy, "TOOL_CONCURRENCY_EXHAUSTED", refusals[error.reason], 1_000)
@@ -132,8 +136,11 @@ const refusals = {
 
 /** What a failed call says about the load of its backend. */
 export function throttledOutcome(error: unknown): ThrottledOutcome {
-  const code = error instanceof DomainError ? error.init.code : ConnectError.from(error).code;
-  switch (code) {
+  if (!judgementOf(error)) {
+    // It was not sent, or its caller has left.
+    return "ignored";
+  }
+  switch (codeOf(error)) {
     case Code.Unavailable:
     case Code.DeadlineExceeded:
     case Code.ResourceExhausted:

@@ -1,11 +1,12 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import { DomainError } from "@toolplane/framework";
+import { type Clock, DomainError } from "@toolplane/framework";
 import type { Coalescer, ResponseCache } from "@toolplane/framework/policies";
 import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Output } from "../backends/invocation.ts";
 import { callKey } from "./call-key.ts";
 import type { Dispatch, Dispatcher } from "./dispatch.ts";
 import type { IdempotentCalls } from "./idempotent-calls.ts";
+import { abandoned, judged, judgementOf } from "./judge.ts";
 import { type Throttles, throttledOutcome } from "./throttle.ts";
 
 /** What came of a call of a tool that answers with one result. */
@@ -13,8 +14,6 @@ export interface Outcome {
   readonly output: Output;
   /** Who answered; empty when nobody was asked. */
   readonly instanceId: string;
-  /** How often it was sent for this call. */
-  readonly attempts: number;
   readonly source: ResultSource;
   /** The age of a result that was kept, in milliseconds. */
   readonly ageMs?: number;
@@ -28,6 +27,7 @@ export interface UnaryOptions {
   readonly cache: ResponseCache | undefined;
   /** Undefined: a request id is only passed on. */
   readonly idempotent: IdempotentCalls | undefined;
+  readonly clock: Clock;
 }
 
 /** Calls tools that answer with one result, so that it can be shared and kept. */
@@ -36,11 +36,11 @@ export interface UnaryCaller {
 }
 
 export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
-  const { dispatcher, throttles, coalescer, cache, idempotent } = options;
+  const { dispatcher, throttles, coalescer, cache, idempotent, clock } = options;
 
   function send(call: Dispatch): Promise<Outcome> {
     return throttles.run(
-      { policy: call.plan.policy, signal: call.signal },
+      { policy: call.plan.policy, signal: call.signal, deadline: call.deadline },
       () => receive(call),
       throttledOutcome,
     );
@@ -50,17 +50,18 @@ export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
     const answering = await dispatcher.open(call);
     try {
       for await (const output of answering.results()) {
-        const { instanceId, attempts } = answering;
-        return { output, instanceId, attempts, source: ResultSource.BACKEND };
+        return { output, instanceId: answering.instanceId, source: ResultSource.BACKEND };
       }
     } finally {
       answering.close();
     }
-    throw new DomainError({
+    const error = new DomainError({
       code: Code.Internal,
       reason: "INVALID_RESULT",
       message: `${call.tool.name} ended without a result`,
+      metadata: { instance_id: answering.instanceId },
     });
+    throw judged(error, { ...abandoned, answered: true, text: error.message });
   }
 
   /**
@@ -73,37 +74,48 @@ export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
 
   async function cached(kept: ResponseCache, call: Dispatch): Promise<Outcome> {
     let loaded: Outcome | undefined;
-    const answer = await kept.getOrLoad(
-      callKey(call),
-      async (signal, { deadline }) => {
-        loaded = await send(forAll(call, signal, deadline));
-        return { value: loaded.output.bytes() };
-      },
-      {
-        ttlMs: call.plan.cacheTtlMs,
-        tags: [call.tool.name],
-        signal: call.signal,
-        deadline: call.deadline,
-      },
-    );
+    const answer = await kept
+      .getOrLoad(
+        callKey(call),
+        async (signal, { deadline }) => {
+          if (deadline === undefined) {
+            return { value: (await send(inBackground(call, signal))).output.bytes() };
+          }
+          loaded = await send(forAll(call, signal, deadline));
+          return { value: loaded.output.bytes() };
+        },
+        {
+          ttlMs: call.plan.cacheTtlMs,
+          tags: [call.tool.name],
+          signal: call.signal,
+          deadline: call.deadline,
+        },
+      )
+      .catch((error: unknown) => {
+        throw copyError(error);
+      });
     if (answer.source === "load" && loaded) {
       return loaded;
     }
     return {
       output: call.invoker.restore(answer.value),
       instanceId: "",
-      attempts: 0,
       source: answer.source === "load" ? ResultSource.SHARED : ResultSource.CACHE,
       ...(answer.source === "load" ? {} : { ageMs: answer.ageMs, stale: answer.state === "stale" }),
     };
+  }
+
+  /** The call as it is made to renew a kept answer: for nobody in particular. */
+  function inBackground(call: Dispatch, signal: AbortSignal): Dispatch {
+    return { ...call, signal, deadline: clock.now() + call.plan.timeoutMs, onSent: undefined };
   }
 
   async function shared(flights: Coalescer<Outcome>, call: Dispatch): Promise<Outcome> {
     return flights.run(callKey(call), (signal, { deadline }) => send(forAll(call, signal, deadline)), {
       signal: call.signal,
       deadline: call.deadline,
-      copy: (outcome) => ({ ...outcome, attempts: 0, source: ResultSource.SHARED }),
-      copyError: (error) => (error instanceof ConnectError ? copyConnectError(error) : error),
+      copy: (outcome) => ({ ...outcome, source: ResultSource.SHARED }),
+      copyError,
     });
   }
 
@@ -122,8 +134,12 @@ export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
 }
 
 /** Errors are changed while they are sent, so nobody shares one. */
-function copyConnectError(error: ConnectError): ConnectError {
+function copyError(error: unknown): unknown {
+  if (!(error instanceof ConnectError)) {
+    return error;
+  }
   const copy = new ConnectError(error.rawMessage, error.code, error.metadata, undefined, error.cause);
   copy.details = [...error.details];
-  return copy;
+  const judgement = judgementOf(error);
+  return judgement ? judged(copy, judgement) : copy;
 }

@@ -54,6 +54,7 @@ export function openCaller(
     timeoutMs: undefined,
     headers: new Headers(),
     path: "call",
+    gathers: false,
   };
   return async (call) => {
     let instanceId = "";
