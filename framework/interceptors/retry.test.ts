@@ -80,6 +80,23 @@ test("a call that may have side effects is repeated only with a request id", asy
   expect(previous).toEqual([null, "1"]);
 });
 
+test("the id under which a call is logged does not make it safe to repeat, nor does any for a stream", async () => {
+  const { grpc, events } = await setUp({
+    measure() {
+      throw unavailable();
+    },
+    // biome-ignore lint/correctness/useYield: it fails before it has brought anything
+    async *count() {
+      throw unavailable();
+    },
+  });
+  const headers = { "x-request-id": "1", "x-correlation-id": "1" };
+  await expect(grpc.measure({}, { headers })).rejects.toMatchObject({ code: Code.Unavailable });
+  const stream = grpc.count({ value: 3 }, { headers: { "idempotency-key": "1" } });
+  await expect(Array.fromAsync(stream)).rejects.toMatchObject({ code: Code.Unavailable });
+  expect(events).toMatchObject([{ reason: "not-repeatable" }, { reason: "not-repeatable" }]);
+});
+
 test("a wait that the server asks for is kept, and one that is forbidden ends the call", async () => {
   let pushBack = "20";
   const { grpc, events } = await setUp({
@@ -147,38 +164,46 @@ test("a caller that leaves during a wait is let go", async () => {
   });
 });
 
+/** For streams of methods that do not say of themselves that they may be called twice. */
+const repeatable = () => true;
+
 test("a stream is begun again as long as nothing of it has come", async () => {
   const { previous, attempt } = failing(2);
-  const { grpc } = await setUp({
-    async *count({ value }, { requestHeader }) {
-      attempt(requestHeader);
-      for (let number = 1; number <= value; number++) {
-        yield { value: number };
-      }
+  const { grpc } = await setUp(
+    {
+      async *count({ value }, { requestHeader }) {
+        attempt(requestHeader);
+        for (let number = 1; number <= value; number++) {
+          yield { value: number };
+        }
+      },
     },
-  });
+    { repeatable },
+  );
   const received: number[] = [];
-  const options = { headers: { "x-request-id": "1" } };
-  for await (const { value } of grpc.count({ value: 3 }, options)) {
+  for await (const { value } of grpc.count({ value: 3 })) {
     received.push(value);
   }
   expect(received).toEqual([1, 2, 3]);
   expect(previous).toEqual([null, "1", "2"]);
-  expect(await Array.fromAsync(grpc.count({ value: 0 }, options))).toEqual([]);
+  expect(await Array.fromAsync(grpc.count({ value: 0 }))).toEqual([]);
 });
 
 test("a stream that fails later has failed", async () => {
   let begun = 0;
-  const { grpc } = await setUp({
-    async *count() {
-      begun += 1;
-      yield { value: 1 };
-      throw unavailable();
+  const { grpc } = await setUp(
+    {
+      async *count() {
+        begun += 1;
+        yield { value: 1 };
+        throw unavailable();
+      },
     },
-  });
+    { repeatable },
+  );
   const received: number[] = [];
   const read = async () => {
-    for await (const { value } of grpc.count({ value: 3 }, { headers: { "x-request-id": "1" } })) {
+    for await (const { value } of grpc.count({ value: 3 })) {
       received.push(value);
     }
   };
@@ -189,20 +214,22 @@ test("a stream that fails later has failed", async () => {
 
 test("a reader that leaves a stream ends it on the server", async () => {
   let over = false;
-  const { grpc } = await setUp({
-    async *flood(_, { signal }) {
-      try {
-        while (!signal.aborted) {
-          yield { value: new Uint8Array(1_000) };
+  const { grpc } = await setUp(
+    {
+      async *flood(_, { signal }) {
+        try {
+          while (!signal.aborted) {
+            yield { value: new Uint8Array(1_000) };
+          }
+        } finally {
+          over = true;
         }
-      } finally {
-        over = true;
-      }
+      },
     },
-  });
+    { repeatable },
+  );
   const caller = new AbortController();
-  const options = { headers: { "x-request-id": "1" }, signal: caller.signal };
-  for await (const _ of grpc.flood({}, options)) {
+  for await (const _ of grpc.flood({}, { signal: caller.signal })) {
     break;
   }
   caller.abort();
@@ -210,14 +237,13 @@ test("a reader that leaves a stream ends it on the server", async () => {
 });
 
 test("calls that send a stream pass as they are", async () => {
-  const { grpc, events } = await setUp({});
+  const { grpc, events } = await setUp({}, { repeatable });
   async function* words() {
     yield { value: "to" };
     yield { value: "be" };
   }
-  const options = { headers: { "x-request-id": "1" } };
-  await expect(grpc.join(words(), options)).resolves.toMatchObject({ value: "to be" });
-  const answers = await Array.fromAsync(grpc.chat(words(), options), ({ value }) => value);
+  await expect(grpc.join(words())).resolves.toMatchObject({ value: "to be" });
+  const answers = await Array.fromAsync(grpc.chat(words()), ({ value }) => value);
   expect(answers).toEqual(["to!", "be!"]);
   expect(events).toEqual([]);
 });
