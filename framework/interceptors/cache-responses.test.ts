@@ -130,6 +130,35 @@ test("principals, and headers that matter, have answers of their own", async () 
   expect(await cached({ "x-user": "user:ada", "x-other": "o" })).toBe("hit");
 });
 
+test.each(["authorization", "cookie", "x-api-key"])(
+  "where nobody has found out who calls, %s has answers of its own, and is in no key",
+  async (name) => {
+    const store = createMemoryStore();
+    const caching = createResponseCaching({
+      name: "sample",
+      ttlMs: () => MINUTE,
+      durable: { store, secrets: [randomBytes(32)] },
+    });
+    const server = await serveSample(
+      {},
+      { echo: (_, { requestHeader }) => ({ value: `for ${requestHeader.get(name)}` }) },
+    );
+    const client = createClient(
+      SampleService,
+      createGrpcTransport({ baseUrl: server.url, interceptors: [caching.interceptor] }),
+    );
+    const texts = [];
+    for (const secret of ["ada's", "bob's", "ada's"]) {
+      texts.push((await client.echo({ value: "a" }, { headers: { [name]: secret } })).value);
+    }
+    expect(texts).toEqual(["for ada's", "for bob's", "for ada's"]);
+    expect(caching.cache.stats()).toMatchObject({ misses: 2, memoryHits: 1 });
+    await caching.cache.close();
+    expect(store.rows.size).toBe(2);
+    expect([...store.rows.keys()].join()).not.toContain("ada's");
+  },
+);
+
 test("failures are not kept, and those who share one get errors of their own", async () => {
   const { client, caching } = await serveCached({}, async (_, __, call) => {
     if (call === 1) {

@@ -24,8 +24,8 @@ import {
   copyError,
   createHeaderFilter,
   type HeaderFilter,
-  protocolKey,
   sharedHeaders,
+  sharingKey,
   withOwnHeaders,
 } from "./share-response.ts";
 
@@ -55,7 +55,8 @@ export interface ResponseCaching {
 
 /**
  * Keeps answers of unary methods without side effects (`NO_SIDE_EFFECTS`) for as long as the method says, for each
- * principal, request message and `keyHeaders`. Other methods, streams and failures pass untouched.
+ * principal, request message and `keyHeaders`; where the principal is not known, for each of its credentials
+ * (`authorization`, `cookie`, `x-api-key`). Other methods, streams and failures pass untouched.
  *
  * - Responses carry `x-toolplane-cache: hit | stale | miss`, and kept ones their `age` in seconds (RFC 9111, 5.1).
  * - Kept are the message and the headers and trailers that describe it; what belongs to a call stays with it. An answer
@@ -117,7 +118,7 @@ export function createResponseCaching(options: ResponseCachingOptions): Response
 
     let answer: Answer;
     try {
-      answer = await cache.getOrLoad(requestKey(request, keyHeaders) + protocolKey(request), load, {
+      answer = await cache.getOrLoad(sharingKey(request) + requestKey(request, keyHeaders), load, {
         ttlMs,
         tags: tags(request),
         signal: request.signal,

@@ -11,7 +11,7 @@ import type { UnaryRequest, UnaryResponse } from "@connectrpc/connect";
 import { type Clock, systemClock } from "../clock.ts";
 import { createByteLru } from "../policies/cache/byte-lru.ts";
 import { requestKey } from "./request-key.ts";
-import { createHeaderFilter, protocolKey, sharedHeaders, withOwnHeaders } from "./share-response.ts";
+import { createHeaderFilter, sharedHeaders, sharingKey, withOwnHeaders } from "./share-response.ts";
 
 /** Says of an answer that it is an earlier one: `true`. Its `age` is given in seconds (RFC 9111, section 5.1). */
 export const staleHeader = "x-toolplane-stale";
@@ -31,7 +31,10 @@ export interface LastGoodResponseOptions {
   readonly maxAgeMs?: number | undefined;
   /** The most bytes of answers to keep; those used longest ago go. Default: 16 MiB. */
   readonly maxBytes?: number | undefined;
-  /** Request headers that change what is answered. Default: `authorization`. The principal always counts. */
+  /**
+   * Request headers that change what is answered. Default: none. The principal always counts, and where it is not known,
+   * its credentials (`authorization`, `cookie`, `x-api-key`).
+   */
   readonly keyHeaders?: readonly string[] | undefined;
   /** Whose answers may be given again. Default: methods without side effects (`NO_SIDE_EFFECTS`). */
   readonly methods?: ((method: DescMethodUnary) => boolean) | undefined;
@@ -48,7 +51,7 @@ const ENTRY_BYTES = 512;
  * On Connect servers other than `serve()`, `keepOwnHeaders` has to be their request gate.
  */
 export function lastGoodResponse(options: LastGoodResponseOptions = {}): CircuitFallback {
-  const { maxAgeMs = 3_600_000, maxBytes = 16 * 1024 * 1024, keyHeaders = ["authorization"] } = options;
+  const { maxAgeMs = 3_600_000, maxBytes = 16 * 1024 * 1024, keyHeaders = [] } = options;
   const { methods = hasNoSideEffects, clock = systemClock } = options;
   const mayShare = createHeaderFilter();
   const answers = createByteLru<{
@@ -57,7 +60,7 @@ export function lastGoodResponse(options: LastGoodResponseOptions = {}): Circuit
     readonly header: Headers;
     readonly trailer: Headers;
   }>({ maxBytes });
-  const keyOf = (request: UnaryRequest) => requestKey(request, keyHeaders) + protocolKey(request);
+  const keyOf = (request: UnaryRequest) => sharingKey(request) + requestKey(request, keyHeaders);
 
   return {
     remember(request, response) {

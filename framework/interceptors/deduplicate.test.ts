@@ -321,6 +321,27 @@ test("what outer interceptors do to one answer does not show in another", async 
   ]);
 });
 
+test("a client that acts for several users does not give one of them what another one asked for", async () => {
+  const server = await serveSample(
+    {},
+    { echo: (_, { requestHeader }) => ({ value: `for ${requestHeader.get("authorization") ?? "anyone"}` }) },
+  );
+  const { interceptor, stats } = createDeduplication();
+  const transport = createGrpcTransport({ baseUrl: server.url, interceptors: [interceptor] });
+  const client = createClient(SampleService, transport);
+  const users = ["ada", "bob", "ada", undefined];
+  const answers = users.map((user) =>
+    client.echo({ value: "same" }, { headers: user === undefined ? {} : { authorization: user } }),
+  );
+  expect((await Promise.all(answers)).map(({ value }) => value)).toEqual([
+    "for ada",
+    "for bob",
+    "for ada",
+    "for anyone",
+  ]);
+  expect(stats()).toMatchObject({ led: 3, joined: 1 });
+});
+
 test("a client shares its own calls, and errors that it hands to several callers are separate objects", async () => {
   const { begun, echo } = pausedEcho();
   const server = await serveSample({}, { echo });

@@ -11,7 +11,7 @@ import { type Clock, systemClock } from "../clock.ts";
 import { type CoalescerEvent, type CoalescerStats, createCoalescer } from "../policies/coalesce/coalescer.ts";
 import { deadlineOf, detachRequest } from "./detach-request.ts";
 import { requestKey } from "./request-key.ts";
-import { copyError, copyResponse, createHeaderFilter, protocolKey } from "./share-response.ts";
+import { copyError, copyResponse, createHeaderFilter, sharingKey } from "./share-response.ts";
 
 /** Tells a caller that its answer is that of another one's call. */
 export const deduplicatedHeader = "x-toolplane-deduplicated";
@@ -55,8 +55,8 @@ export interface Deduplication {
 }
 
 /**
- * Lets identical unary requests in flight share one execution: same method, same principal, same message, same
- * `keyHeaders`. Streams are not shared: their answers have no end by which one could wait for them, and each reader
+ * Lets identical unary requests in flight share one execution: same method, same principal (where it is not known, same
+ * `authorization`, `cookie` and `x-api-key`), same message, same `keyHeaders`. Streams are not shared: their answers have no end by which one could wait for them, and each reader
  * its own pace.
  *
  * - One caller's leaving or deadline never touches the others; when the last has left, the execution is cancelled.
@@ -97,7 +97,7 @@ export function createDeduplication(options: DeduplicationOptions = {}): Dedupli
     if (request.stream || !shares(request.method)) {
       return next(request);
     }
-    const key = requestKey(request, keyHeaders) + protocolKey(request);
+    const key = sharingKey(request) + requestKey(request, keyHeaders);
     const counts = count(request);
     return coalescer.run(
       key,

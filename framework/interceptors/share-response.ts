@@ -1,5 +1,7 @@
+import { hash } from "node:crypto";
 import { clone } from "@bufbuild/protobuf";
 import { ConnectError, type UnaryRequest, type UnaryResponse } from "@connectrpc/connect";
+import { anonymous, principalOf } from "./call-context.ts";
 import { ownHeadersOf } from "./own-headers.ts";
 
 /**
@@ -64,7 +66,7 @@ export function withOwnHeaders(
 
 /**
  * An answer for somebody else: nothing that one of the two changes reaches the other. On servers that do not remember
- * what is each call's own, both have to be calls of the same protocol: see `protocolKey`.
+ * what is each call's own, both have to be calls of the same protocol: see `sharingKey`.
  */
 export function copyResponse(
   response: UnaryResponse,
@@ -102,11 +104,39 @@ function copyHeader(name: string, from: Headers, to: Headers): void {
   }
 }
 
+/** The headers in which callers say who they are. */
+const credentialHeaders = ["authorization", "cookie", "x-api-key"];
+
 /**
- * Names all that decides how an answer is written, unless each call's own is remembered: then an answer can be copied
- * from one protocol to another.
+ * Names what decides, beside what is asked for, whom an answer is for and how it is written. No other part of a key that
+ * it is put in front of can be taken for it.
  */
-export function protocolKey(
+export function sharingKey(
+  request: Pick<UnaryRequest, "contextValues" | "header" | "requestMethod" | "url">,
+): string {
+  return credentialsKey(request) + protocolKey(request);
+}
+
+/**
+ * The credentials of callers of whom nobody has found out who they are: then it may be the handler, or the server that
+ * a client calls, who does, and answers each differently. Hashed, as keys are kept in stores, where no secret belongs.
+ */
+function credentialsKey({ contextValues, header }: Pick<UnaryRequest, "contextValues" | "header">): string {
+  if (principalOf(contextValues).id !== anonymous.id) {
+    return "";
+  }
+  let given = "";
+  for (const name of credentialHeaders) {
+    const value = header.get(name);
+    if (value !== null) {
+      given += `${name}:${value.length}:${value}`;
+    }
+  }
+  return given === "" ? "" : `#${hash("sha256", given, "base64url")}#`;
+}
+
+/** All that decides how an answer is written, unless each call's own is remembered: then it can be copied into any protocol. */
+function protocolKey(
   request: Pick<UnaryRequest, "contextValues" | "header" | "requestMethod" | "url">,
 ): string {
   if (ownHeadersOf(request.contextValues) !== undefined) {
