@@ -11,6 +11,15 @@ const packages: Record<string, readonly string[]> = {
   server: ["gen", "framework", "client"],
 };
 
+/** What each folder of the framework may import. Policies know nothing of RPC, and interceptors nothing of `serve()`. */
+const layers: Record<string, readonly string[]> = {
+  policies: ["clock.ts"],
+  errors: ["logging.ts"],
+  interceptors: ["policies", "access", "errors", "clock.ts", "logging.ts"],
+  access: ["interceptors", "errors", "clock.ts", "logging.ts"],
+  serving: ["interceptors", "errors", "clock.ts", "logging.ts"],
+};
+
 /** What each folder of the server may import; those of its parent, `server/*.ts`, put the parts together. */
 const domains: Record<string, readonly string[]> = {
   schema: [],
@@ -27,7 +36,7 @@ const domains: Record<string, readonly string[]> = {
 };
 
 /** Neither a domain nor a part of one. */
-const shared = ["page-token.ts", "timeout.ts"];
+const shared = ["error-code.ts", "page-token.ts", "timeout.ts"];
 
 interface Import {
   readonly from: string;
@@ -57,6 +66,26 @@ test.each(Object.entries(packages))("%s imports no package that stands above it"
     const [, other] = /^@toolplane\/([a-z]+)/.exec(to) ?? [];
     return other !== undefined && !allowed.includes(other);
   });
+  expect(forbidden).toEqual([]);
+});
+
+test.each(Object.entries(layers))("framework/%s imports only what it stands on", (name, allowed) => {
+  const forbidden = importsOf(join("framework", name)).filter(({ from, to }) => {
+    const target = to.startsWith(".")
+      ? relative(join(root, "framework"), resolve(root, dirname(from), to))
+      : undefined;
+    return (
+      target !== undefined &&
+      ![name, ...allowed].some((each) => target === each || target.startsWith(`${each}/`))
+    );
+  });
+  expect(forbidden).toEqual([]);
+});
+
+test("policies know nothing of RPC", () => {
+  const forbidden = importsOf("framework/policies").filter(({ to }) =>
+    /^@(connectrpc|toolplane|bufbuild)\//.test(to),
+  );
   expect(forbidden).toEqual([]);
 });
 
