@@ -65,6 +65,7 @@ export function beginCall(options: BeginCallOptions): (context: HandlerContext) 
         record.outcome ??= reason;
       }
       record.stopReading(reason);
+      record.abandon?.(reason);
     }
     if (context.signal.aborted) {
       onAbort();

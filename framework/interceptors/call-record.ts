@@ -17,6 +17,8 @@ export interface CallRecord {
   readonly peer: string;
   /** Whom a call from within the process acts for. Nothing that comes over a network can set it. */
   readonly principal?: Principal | undefined;
+  /** Ends the wait for a handler when the call is aborted. */
+  abandon: ((reason: unknown) => void) | undefined;
   /** Ends the reading of the request's body, so that a call that is over does not wait for it. */
   readonly stopReading: (reason: unknown) => void;
 }

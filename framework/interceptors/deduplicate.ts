@@ -1,3 +1,5 @@
+import { hash } from "node:crypto";
+import type { DescMethod } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import {
   Code,
@@ -10,7 +12,7 @@ import {
 import { type Clock, systemClock } from "../clock.ts";
 import { type CoalescerEvent, type CoalescerStats, createCoalescer } from "../policies/coalesce/coalescer.ts";
 import { deadlineOf, detachRequest } from "./detach-request.ts";
-import { requestKey } from "./request-key.ts";
+import { localRequestKey } from "./request-key.ts";
 import { copyError, copyResponse, createHeaderFilter, sharingKey } from "./share-response.ts";
 
 /** Tells a caller that its answer is that of another one's call. */
@@ -35,6 +37,7 @@ export interface DeduplicationOptions {
    */
   readonly sharedHeaders?: readonly string[];
   readonly clock?: Clock;
+  /** The keys of its events are hashes of the requests. */
   readonly onEvent?: (event: CoalescerEvent) => void;
 }
 
@@ -71,23 +74,25 @@ export interface Deduplication {
  * or calls a backend.
  */
 export function createDeduplication(options: DeduplicationOptions = {}): Deduplication {
-  const { keyHeaders = [], shares = hasNoSideEffects, clock = systemClock } = options;
+  const { onEvent, keyHeaders = [], shares = hasNoSideEffects, clock = systemClock } = options;
   const mayShare = createHeaderFilter(options.sharedHeaders);
-  const methods = new Map<string, { calls: number; deduplicated: number }>();
+  const methods = new Map<DescMethod, { calls: number; deduplicated: number }>();
   const coalescer = createCoalescer<UnaryResponse>({
     ...(options.windowMs !== undefined && { windowMs: options.windowMs }),
     ...(options.maxInFlight !== undefined && { maxInFlight: options.maxInFlight }),
-    ...(options.onEvent !== undefined && { onEvent: options.onEvent }),
+    // Keys may hold what requests hold.
+    ...(onEvent !== undefined && {
+      onEvent: (event) => onEvent({ ...event, key: hash("sha256", event.key, "base64url") }),
+    }),
     clock,
     mayOutlive: (error) => error instanceof ConnectError && error.code === Code.DeadlineExceeded,
   });
 
-  function count(request: UnaryRequest) {
-    const name = `${request.service.typeName}/${request.method.name}`;
-    let counts = methods.get(name);
+  function count({ method }: UnaryRequest) {
+    let counts = methods.get(method);
     if (counts === undefined) {
       counts = { calls: 0, deduplicated: 0 };
-      methods.set(name, counts);
+      methods.set(method, counts);
     }
     counts.calls++;
     return counts;
@@ -97,7 +102,7 @@ export function createDeduplication(options: DeduplicationOptions = {}): Dedupli
     if (request.stream || !shares(request.method)) {
       return next(request);
     }
-    const key = sharingKey(request) + requestKey(request, keyHeaders);
+    const key = sharingKey(request) + localRequestKey(request, keyHeaders);
     const counts = count(request);
     return coalescer.run(
       key,
@@ -129,7 +134,9 @@ export function createDeduplication(options: DeduplicationOptions = {}): Dedupli
     interceptor,
     stats: () => ({
       ...coalescer.stats(),
-      methods: new Map([...methods].map(([name, one]) => [name, { ...one }])),
+      methods: new Map(
+        [...methods].map(([{ parent, name }, one]) => [`${parent.typeName}/${name}`, { ...one }]),
+      ),
     }),
   };
 }

@@ -1,9 +1,9 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { abortReason, toConnectError } from "../errors/connect-error.ts";
 import { explainReceiveFailure } from "../errors/receive-failure.ts";
-import { abortable, untilAborted } from "./abortable.ts";
+import { abortable } from "./abortable.ts";
 import { callContext } from "./call-context.ts";
-import { callRecord } from "./call-record.ts";
+import { type CallRecord, callRecord } from "./call-record.ts";
 
 /**
  * Turns whatever a handler throws into what goes over the wire, and ends a call as soon as its signal is aborted, even
@@ -33,9 +33,10 @@ export function translateErrors(): Interceptor {
     }
 
     try {
-      const response = await untilAborted(
+      const response = await untilAbandoned(
         next(request.stream ? { ...request, message: received(request.message) } : request),
         request.signal,
+        record,
       );
       return response.stream
         ? { ...response, message: translated(abortable(response.message, request.signal)) }
@@ -44,6 +45,17 @@ export function translateErrors(): Interceptor {
       throw translate(error);
     }
   };
+}
+
+/** As `untilAborted`, but for the listener: the call has one already. */
+function untilAbandoned<T>(promise: Promise<T>, signal: AbortSignal, record: CallRecord): Promise<T> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+    }
+    record.abandon = reject;
+    promise.then(resolve, reject);
+  });
 }
 
 /** The messages of a caller's stream; a malformed one is the caller's mistake, not ours. */

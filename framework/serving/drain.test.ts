@@ -41,6 +41,29 @@ test.each([
   await closed;
 });
 
+test.each([
+  ["gRPC", (baseUrl: string) => createGrpcTransport({ baseUrl })],
+  ["Connect over HTTP/2", (baseUrl: string) => createConnectTransport({ baseUrl, httpVersion: "2" })],
+  ["Connect over HTTP/1.1", (baseUrl: string) => createConnectTransport({ baseUrl, httpVersion: "1.1" })],
+])("a client that has lost interest in a stream holds nothing up: %s", async (_, connect) => {
+  const draining = Promise.withResolvers<void>();
+  const server = await serveSample(
+    { drainTimeoutMs: 600_000, onDrain: async () => draining.resolve() },
+    {
+      async *count() {
+        yield { value: 1 };
+        yield { value: 2 };
+        await draining.promise;
+      },
+    },
+  );
+  for await (const { value } of createClient(SampleService, connect(server.url)).count({})) {
+    expect(value).toBe(1);
+    break; // and the second number is never read
+  }
+  await server.close();
+});
+
 test("a call that comes too late learns that it may be sent elsewhere", async () => {
   const paused = pausedEcho();
   const server = await serveSample({ drainTimeoutMs: 30_000 }, { echo: paused.echo });

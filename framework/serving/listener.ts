@@ -45,11 +45,14 @@ export interface Listener {
 
 /** How long a client may take to close its side of a connection that the server has ended, in milliseconds. */
 const goodbyeMs = 2_000;
+/** The same, when everything was answered and the answers are on their way. */
+const answeredMs = 500;
 
 export async function listen(options: ListenerOptions): Promise<Listener> {
   const { limits, logger, clock, tls } = options;
   const sockets = new Set<Socket>();
-  const sessions = new Set<ServerHttp2Session>();
+  /** Connections that speak HTTP/2, by what ends them when their streams have ended. */
+  const sessions = new Map<ServerHttp2Session, () => void>();
   /** Connections of which it is not known yet what they speak. */
   const undecided = new Set<Socket>();
   let draining = false;
@@ -90,11 +93,11 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
       socket.allowHalfOpen = false;
       // The session is made and announced while the event is emitted.
       http2.once("session", (session) => {
-        sessions.add(session);
+        const endSession = superviseSession(session, socket, options);
+        sessions.set(session, endSession);
         session.once("close", () => sessions.delete(session));
-        superviseSession(session, socket, options);
         if (draining) {
-          session.close();
+          endSession();
         }
       });
       http2.emit("connection", socket);
@@ -160,8 +163,8 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
       draining = true;
       server.close();
       http1.close();
-      for (const session of sessions) {
-        session.close();
+      for (const endSession of sessions.values()) {
+        endSession();
       }
       for (const socket of undecided) {
         socket.destroy();
@@ -181,12 +184,14 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
 /**
  * Closes an HTTP/2 connection that has no streams for too long. Activity below that, such as pings or half a header
  * block, does not count.
+ *
+ * What is returned closes it as soon as its streams have ended.
  */
 function superviseSession(
   session: ServerHttp2Session,
   socket: Socket,
   { limits, clock, logger }: ListenerOptions,
-): void {
+): () => void {
   let open = 0;
   let cancel = clock.after(limits.headersTimeoutMs, () => {
     logger.debug("an HTTP/2 connection did not introduce itself in time");
@@ -200,8 +205,20 @@ function superviseSession(
       cancel = clock.after(goodbyeMs, () => socket.destroy());
     });
   }
+  /** A client that never reads to the end of an answer, as when its user has lost interest, never closes its side. */
+  function awaitGoodbye() {
+    cancel();
+    const wait = () => {
+      cancel = clock.after(answeredMs, () => socket.destroy());
+    };
+    if (socket.writableFinished) {
+      wait();
+    } else {
+      socket.once("finish", wait);
+    }
+  }
   session.once("remoteSettings", () => {
-    if (open === 0) {
+    if (open === 0 && !session.closed) {
       awaitStream();
     }
   });
@@ -210,10 +227,16 @@ function superviseSession(
     cancel();
     stream.once("close", () => {
       open -= 1;
-      if (open === 0 && !session.closed) {
-        awaitStream();
+      if (open === 0) {
+        session.closed ? awaitGoodbye() : awaitStream();
       }
     });
   });
   socket.once("close", () => cancel());
+  return () => {
+    session.close();
+    if (open === 0) {
+      awaitGoodbye();
+    }
+  };
 }

@@ -35,6 +35,7 @@ export function createLocalClient(
       failure: undefined,
       outcome: undefined,
       finish: () => {},
+      abandon: undefined,
       correlationId: correlationIdOf(headers),
       peer: "local",
       principal,

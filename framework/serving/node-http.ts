@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import { constants } from "node:http2";
 
 /** A request as Node hands it over, of HTTP/1.1 or HTTP/2. */
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
@@ -27,6 +28,16 @@ export function isGone(response: NodeResponse): boolean {
   return "stream" in response ? response.stream.destroyed || response.stream.closed : response.destroyed;
 }
 
+/** What a connection of HTTP/1.1 is told, and HTTP/2 does not know (RFC 9113, section 8.2.2). */
+const connectionHeaders = [
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "transfer-encoding",
+  "upgrade",
+  "te",
+];
+
 /** Sends the status and the headers. */
 export function writeHead(response: NodeResponse, status: number, headers: Headers): void {
   const all: Record<string, string | string[]> = Object.fromEntries(headers);
@@ -35,7 +46,14 @@ export function writeHead(response: NodeResponse, status: number, headers: Heade
   }
   // The two classes have no common signature that the compiler could call; the same goes for `write`.
   if ("stream" in response) {
-    response.writeHead(status, all);
+    // Node's own `writeHead` looks at each header again.
+    for (const name of connectionHeaders) {
+      delete all[name];
+    }
+    response.stream.respond(
+      { ...response.getHeaders(), ...all, [constants.HTTP2_HEADER_STATUS]: status },
+      { waitForTrailers: true },
+    );
   } else {
     response.writeHead(status, all);
   }

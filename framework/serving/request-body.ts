@@ -62,6 +62,7 @@ export class RequestBody implements AsyncIterableIterator<Uint8Array, undefined>
     | { readonly resolve: (chunk: Chunk) => void; readonly reject: (reason: unknown) => void }
     | undefined;
   #state: "unread" | "reading" | "over" = "unread";
+  #cancelLimit: (() => void) | undefined;
   #failure: { readonly reason: unknown } | undefined;
 
   constructor(request: NodeRequest) {
@@ -89,8 +90,25 @@ export class RequestBody implements AsyncIterableIterator<Uint8Array, undefined>
   }
 
   return(): Promise<Chunk> {
-    this.#finish(undefined);
+    this.close();
     return Promise.resolve(end);
+  }
+
+  /** Calls back when the body has not ended in time, unless reading is over by then. */
+  limit(clock: Clock, timeoutMs: number, onTimeout: () => void): void {
+    const request = this.#request;
+    if (!isComplete(request)) {
+      this.#cancelLimit = clock.after(timeoutMs, () => {
+        if (!isComplete(request)) {
+          onTimeout();
+        }
+      });
+    }
+  }
+
+  /** Nobody reads on. */
+  close(): void {
+    this.#finish(undefined);
   }
 
   /** Makes whoever reads fail with the reason. */
@@ -122,6 +140,7 @@ export class RequestBody implements AsyncIterableIterator<Uint8Array, undefined>
       this.#request.off("end", this.#onEnd);
       this.#request.off("close", this.#onClose);
     }
+    this.#cancelLimit?.();
     this.#state = "over";
     this.#failure = failure;
     const waiting = this.#waiting;

@@ -52,6 +52,14 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
   let running = 0;
   let draining = false;
 
+  function onClose(): void {
+    running -= 1;
+  }
+
+  function onError(error: unknown): void {
+    logger.debug({ err: error }, "a response failed");
+  }
+
   function handle(request: NodeRequest, response: NodeResponse, correlationId: string): void | Promise<void> {
     const path = (request.url ?? "").split("?", 1)[0] ?? "";
     // Node's HTTP/2 keeps the limit only from when the client has confirmed the server's settings.
@@ -75,9 +83,7 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
         return;
       }
       running += 1;
-      response.once("close", () => {
-        running -= 1;
-      });
+      response.once("close", onClose);
     }
     const rpc = rpcs.get(path);
     if (rpc !== undefined) {
@@ -100,7 +106,7 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
   /** Answers a request whatever happens; never rejects. */
   async function answer(request: NodeRequest, response: NodeResponse): Promise<void> {
     try {
-      response.on("error", (error) => logger.debug({ err: error }, "a response failed"));
+      response.on("error", onError);
       if (!("stream" in response)) {
         response.shouldKeepAlive = !draining && response.shouldKeepAlive;
         open.add(response);

@@ -12,7 +12,7 @@ import { CallValues } from "../interceptors/call-values.ts";
 import type { ServeLimits } from "./limits.ts";
 import { hostOf, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
 import { refuse } from "./refusal.ts";
-import { limitBody, RequestBody } from "./request-body.ts";
+import { RequestBody } from "./request-body.ts";
 import { writeResponse } from "./response-writer.ts";
 import type { RoutedRpc } from "./router.ts";
 import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
@@ -41,6 +41,7 @@ export async function handleRpc(
     failure: undefined,
     outcome: undefined,
     finish: () => {},
+    abandon: undefined,
     correlationId,
     peer: peerOf(request),
     stopReading: (reason) => body.stop(reason),
@@ -53,7 +54,7 @@ export async function handleRpc(
   });
   const { methodKind } = handler.method;
   if (methodKind === "unary" || methodKind === "server_streaming") {
-    limitBody(request, response, clock, limits.requestTimeoutMs, () => {
+    body.limit(clock, limits.requestTimeoutMs, () => {
       const waited = `the message did not arrive within ${limits.requestTimeoutMs} ms`;
       call.abort(new ConnectError(waited, Code.DeadlineExceeded));
     });
@@ -62,6 +63,7 @@ export async function handleRpc(
   try {
     head = requestHead(request, maxTimeoutMs);
   } catch (error) {
+    body.close();
     const malformed = ConnectError.from(error, Code.InvalidArgument);
     refuse(request, response, withErrorInfo(malformed, "MALFORMED_REQUEST"));
     return;
@@ -81,6 +83,7 @@ export async function handleRpc(
     await writeResponse(answer, response, { clock, stallTimeoutMs: limits.idleTimeoutMs, stream });
   } finally {
     over = true;
+    body.close();
     stream?.closed();
     record.finish();
   }

@@ -104,6 +104,8 @@ export interface Server {
   close(): Promise<void>;
 }
 
+const healthCheckPath = `/${HealthService.typeName}/Check`;
+
 /** How long calls that were told that the server shuts down may take to say so to their callers. */
 const farewellMs = 500;
 
@@ -154,7 +156,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     streams,
     logger,
     clock,
-    exempt: (path) => path === `/${HealthService.typeName}/Check`,
+    exempt: (path) => path === healthCheckPath,
   });
   const listener = await listen({
     host,
