@@ -4,11 +4,11 @@ import { fileURLToPath } from "node:url";
 import type { LoadOrder } from "./chain-load.ts";
 import type { BenchRow } from "./row.ts";
 
-const ROUNDS = 25;
-const CALLS = 1_000;
+const ROUNDS = 61;
+const CALLS = 500;
 const CONCURRENCY = 32;
 /** Rounds that are not counted, until the code is compiled. */
-const WARM_UP = 8;
+const WARM_UP = 16;
 /** What the chain has to keep of a bare handler's throughput. */
 const LEAST_RATIO = 0.85;
 
