@@ -60,8 +60,20 @@ export function judge({ error, signal, patience }: FailedAttempt): Judgement {
     return { ...blame, retry: permanent, answered: false, text };
   }
   const answered = failure.isWireError || ANSWERS.has(reasonOf(error));
-  const retry: Failure = neverReached(error) ? { kind: "transient", unsent: true } : classifyFailure(error);
-  return { ...blamedFor(failure, answered, patience), retry, answered, text };
+  return { ...blamedFor(failure, answered, patience), retry: retryOf(error, answered), answered, text };
+}
+
+function retryOf(error: unknown, answered: boolean): Failure {
+  if (neverReached(error)) {
+    return { kind: "transient", unsent: true };
+  }
+  // A stream that was reset, or frames that make no sense: another instance may do better.
+  const broken = error instanceof ConnectError && !answered && isBroken(error.code);
+  return broken ? { kind: "transient" } : classifyFailure(error);
+}
+
+function isBroken(code: Code): boolean {
+  return code === Code.Internal || code === Code.Unknown || code === Code.DataLoss;
 }
 
 function blamedFor(failure: ConnectError, answered: boolean, patience: Patience): Blame {
