@@ -8,7 +8,9 @@ import {
   type UnaryRequest,
   type UnaryResponse,
 } from "@connectrpc/connect";
+import { type Clock, systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
+import { AFTERLIFE_MS } from "./concurrency-limit.ts";
 import { methodPolicies } from "./method-policy.ts";
 
 export interface MethodConcurrencyOptions {
@@ -16,6 +18,7 @@ export interface MethodConcurrencyOptions {
   readonly maxOf?: (method: DescMethod) => number | undefined;
   /** What refused callers are told to wait, in milliseconds. Default: 1,000. */
   readonly retryAfterMs?: number;
+  readonly clock?: Clock;
 }
 
 interface Places {
@@ -27,10 +30,11 @@ type Next = ReturnType<Interceptor>;
 
 /**
  * Lets as many calls of a method run at once as `(toolplane.annotations.v1.policy).max_concurrency` says, streams
- * included, from their first to their last message. More are refused with RESOURCE_EXHAUSTED, not queued.
+ * included, from their first to their last message. More are refused with RESOURCE_EXHAUSTED, not queued. A handler that
+ * goes on although its caller has left counts for 10 s more, and no longer.
  */
 export function methodConcurrency(options: MethodConcurrencyOptions = {}): Interceptor {
-  const { maxOf = annotatedMax, retryAfterMs = 1_000 } = options;
+  const { maxOf = annotatedMax, retryAfterMs = 1_000, clock = systemClock } = options;
   const places = new WeakMap<DescMethod, Places>();
 
   function placesOf(method: DescMethod): Places {
@@ -56,20 +60,33 @@ export function methodConcurrency(options: MethodConcurrencyOptions = {}): Inter
     if (place.taken >= place.max) {
       throw tooMany(method, place.max, retryAfterMs);
     }
+    // What is over already would not say so again, and keep its place.
+    signal.throwIfAborted();
     place.taken += 1;
+    let streams = false;
+    let stopWaiting: (() => void) | undefined;
     let held = true;
     function release(): void {
       if (held) {
         held = false;
         place.taken -= 1;
-        signal.removeEventListener("abort", release);
+        stopWaiting?.();
+        signal.removeEventListener("abort", onAbort);
       }
     }
-    // Connect aborts it when the call is over, whatever its end.
-    signal.addEventListener("abort", release);
+    /** Connect aborts it when the call is over, whatever its end. */
+    function onAbort(): void {
+      if (streams) {
+        release();
+      } else {
+        stopWaiting = clock.after(AFTERLIFE_MS, release);
+      }
+    }
+    signal.addEventListener("abort", onAbort, { once: true });
     try {
       const response = await next(request);
-      if (!response.stream) {
+      streams = response.stream;
+      if (!streams || signal.aborted) {
         release();
       }
       return response;

@@ -1,5 +1,5 @@
 import { createServer } from "node:http2";
-import { Code, ConnectError, createClient, type ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type Interceptor, type ServiceImpl } from "@connectrpc/connect";
 import { createTransport } from "@connectrpc/connect/protocol-connect";
 import { connectNodeAdapter, createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
@@ -227,6 +227,63 @@ test("a method's own cap holds for unary calls and for streams as long as they l
         () => "refused",
       );
   await expect.poll(again).toBe("begun");
+});
+
+test("calls that are over before their turn take no place, whatever a handler would do with them", async () => {
+  const concurrency = createConcurrencyLimit({ min: 1, initial: 1, max: 1 });
+  let waiting = 0;
+  /** As a limit in a store, or another gate that takes its time. */
+  const dawdle: Interceptor = (next) => async (request) => {
+    if (request.header.has("x-leaves")) {
+      waiting += 1;
+      await new Promise((resolve) => request.signal.addEventListener("abort", resolve));
+    }
+    return next(request);
+  };
+  const server = await serveSample(
+    { interceptors: [dawdle, concurrency.interceptor, methodConcurrency({ maxOf: () => 1 })] },
+    {
+      echo: (request, { requestHeader }) =>
+        requestHeader.has("x-leaves") ? new Promise(() => undefined) : request,
+    },
+  );
+  const client = createClient(SampleService, createGrpcTransport({ baseUrl: server.url }));
+  const caller = new AbortController();
+  const options = { signal: caller.signal, headers: { "x-leaves": "1" } };
+  const left = [client.echo({ value: "a" }, options), Array.fromAsync(client.count({ value: 1 }, options))];
+  await expect.poll(() => waiting).toBe(2);
+  caller.abort();
+  await Promise.allSettled(left);
+  await expect(client.echo({ value: "b" })).resolves.toMatchObject({ value: "b" });
+  await expect(Array.fromAsync(client.count({ value: 2 }))).resolves.toHaveLength(2);
+});
+
+test("a method's cap counts handlers that go on when their callers leave, for 10 s", async () => {
+  const clock = createFakeClock();
+  const { ends, echo } = held({ stubborn: true });
+  const server = await serveSample(
+    { interceptors: [methodConcurrency({ maxOf: () => 1, clock })] },
+    { echo },
+  );
+  const client = createClient(SampleService, createGrpcTransport({ baseUrl: server.url }));
+  const leave = async () => {
+    const caller = new AbortController();
+    const call = client.echo({ value: "a" }, { signal: caller.signal });
+    call.catch(() => undefined);
+    await expect.poll(() => ends.length).toBe(1);
+    caller.abort();
+    await expect.poll(() => clock.pending).toBe(1);
+  };
+  await leave();
+  expect((await failureOf(client.echo({ value: "b" }))).code).toBe(Code.ResourceExhausted);
+  ends.pop()?.();
+  await expect.poll(() => clock.pending).toBe(0);
+  await leave();
+  clock.advance(10_000);
+  const call = client.echo({ value: "c" });
+  await expect.poll(() => ends.length).toBe(2);
+  ends.pop()?.();
+  await expect(call).resolves.toMatchObject({ value: "c" });
 });
 
 test("methods without a cap of their own have none", async () => {

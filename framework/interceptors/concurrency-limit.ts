@@ -31,7 +31,7 @@ export interface ConcurrencyLimitOptions extends Omit<AdaptiveConcurrencyOptions
 }
 
 /** How long a call keeps its place when it is over and its handler goes on, in milliseconds. */
-const AFTERLIFE_MS = 10_000;
+export const AFTERLIFE_MS = 10_000;
 
 export interface ConcurrencyLimit {
   /** Refuses, for servers made with `serve()`, before a body is read. It only looks; `interceptor` is needed as well. */
@@ -102,6 +102,8 @@ export function createConcurrencyLimit(options: ConcurrencyLimitOptions = {}): C
       if (limiter === undefined || request.contextValues.get(callContextKey)?.peer === LOCAL_PEER) {
         return next(request);
       }
+      // What is over already would not say so again, and keep its place.
+      signal.throwIfAborted();
       if (request.stream) {
         if (limiter.refuses()) {
           throw overloaded(retryAfterMs);
