@@ -1,6 +1,7 @@
 import type { ContextKey, ContextValues, UnaryRequest } from "@connectrpc/connect";
 import type { Clock } from "../clock.ts";
-import { type CallContext, callContextKey } from "./call-context.ts";
+import type { Logger } from "../logging.ts";
+import { type CallContext, callContextKey, type Principal } from "./call-context.ts";
 import { CallValues } from "./call-values.ts";
 
 /**
@@ -89,19 +90,49 @@ class DetachedValues implements ContextValues {
   }
 
   #contextOf(call: CallContext | undefined): CallContext | undefined {
-    this.#context ??= call && detachedCall(call, this.#signal, this.#deadline);
+    this.#context ??= call && new DetachedCall(call, this.#signal, this.#deadline);
     return this.#context;
   }
 }
 
-/** Everything else is the caller's own, also what is only made when it is asked for. */
-function detachedCall(
-  call: CallContext,
-  signal: AbortSignal,
-  deadline: () => number | undefined,
-): CallContext {
-  return Object.create(call, {
-    signal: { value: signal, enumerable: true },
-    deadline: { get: () => deadline() ?? call.deadline, enumerable: true },
-  });
+/**
+ * Everything else is the caller's own, also what is only made when it is asked for. To inherit it would be shorter, but
+ * an object that becomes a prototype gets a hidden class of its own, for each call.
+ */
+class DetachedCall implements CallContext {
+  readonly #caller: CallContext;
+  readonly #deadline: () => number | undefined;
+  readonly signal: AbortSignal;
+  principal: Principal;
+
+  constructor(caller: CallContext, signal: AbortSignal, deadline: () => number | undefined) {
+    this.#caller = caller;
+    this.#deadline = deadline;
+    this.signal = signal;
+    this.principal = caller.principal;
+  }
+
+  get deadline(): number {
+    return this.#deadline() ?? this.#caller.deadline;
+  }
+
+  get correlationId(): string {
+    return this.#caller.correlationId;
+  }
+
+  get logger(): Logger {
+    return this.#caller.logger;
+  }
+
+  get traceparent(): string | undefined {
+    return this.#caller.traceparent;
+  }
+
+  get tracestate(): string | undefined {
+    return this.#caller.tracestate;
+  }
+
+  get peer(): string {
+    return this.#caller.peer;
+  }
 }
