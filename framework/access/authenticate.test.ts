@@ -12,6 +12,7 @@ import { ServerReflection as ServerReflectionAlpha } from "@toolplane/gen/grpc/r
 import { describe, expect, onTestFinished, test } from "vitest";
 import { domainConnectError } from "../errors/connect-error.ts";
 import { callContext, type Principal, principalOf } from "../interceptors/call-context.ts";
+import { createFakeClock } from "../test-support/fake-clock.ts";
 import { sampleImplementation } from "../test-support/sample-implementation.ts";
 import { type SampleServer, serveSample } from "../test-support/sample-server.ts";
 import { SampleService } from "../test-support/sample-service.ts";
@@ -284,6 +285,126 @@ test("the first verifier that takes a token decides, and the first refusal is to
   const both = authenticate({ verifiers: [verifier, late] });
   await expect(both.check("Bearer expired-token", "reader", "x")).resolves.toMatchObject({ id: "user:late" });
   await expect(both.check("Bearer other", "reader", "x")).rejects.toThrow("the token was revoked");
+});
+
+test("calls that need no credentials leave places to those that have some, and probes are always answered", async () => {
+  const few = authenticate({ verifiers: [verifier], maxStrangers: 2 });
+  const server = await serveSample({ gates: [few.gate] });
+  const transport = transports["gRPC over HTTP/2"]?.(server.url) ?? expect.unreachable();
+  const health = createClient(Health, transport);
+  const watches = [0, 1].map(() => {
+    const leave = new AbortController();
+    const messages = health.watch({}, { signal: leave.signal })[Symbol.asyncIterator]();
+    return { leave: () => leave.abort(), next: () => messages.next() };
+  });
+  for (const { next } of watches) {
+    await next();
+  }
+  const error = await failure(health.list({}));
+  expect(error).toMatchObject({ code: Code.ResourceExhausted });
+  expect(infoOf(error)).toMatchObject({ reason: "TOO_MANY_STRANGERS" });
+  expect(error.findDetails(RetryInfoSchema)).toHaveLength(1);
+  await health.check({});
+  await createClient(SampleService, transport).echo({ value: "x" }, bearer("reader-token"));
+  watches[0]?.leave();
+  await expect.poll(() => health.list({}).then(() => "answered", String)).toBe("answered");
+});
+
+test.each(Object.entries(transports))(
+  "calls that need no credentials give their places back, over %s",
+  async (_, createTransport) => {
+    const { gate: one } = authenticate({ verifiers: [verifier], maxStrangers: 1 });
+    const server = await serveSample({ gates: [one] });
+    const health = createClient(Health, createTransport(server.url));
+    for (let round = 0; round < 3; round++) {
+      await expect.poll(() => health.list({}).then(() => "answered", String)).toBe("answered");
+      await health.list({}, { timeoutMs: 0 }).catch(() => undefined);
+      const leave = new AbortController();
+      const left = health.list({}, { signal: leave.signal }).catch(() => undefined);
+      leave.abort();
+      await left;
+    }
+    await expect.poll(() => health.list({}).then(() => "answered", String)).toBe("answered");
+  },
+);
+
+describe("a stream", () => {
+  /** A stream of messages that goes on until someone ends it, and what its token is worth meanwhile. */
+  async function open() {
+    const clock = createFakeClock();
+    let verdict: Verdict | Error = { kind: "accepted", identity: { id: "key:ops", role: "operator" } };
+    const asked: string[] = [];
+    const changing = authenticate({
+      verifiers: [
+        {
+          verify(token) {
+            asked.push(token);
+            if (verdict instanceof Error) {
+              throw verdict;
+            }
+            return verdict;
+          },
+        },
+      ],
+      clock,
+    });
+    let ended = false;
+    const server = await serveSample(
+      { gates: [changing.gate] },
+      {
+        async *count(_, { signal }) {
+          yield { value: 1 };
+          await new Promise((resolve) => signal.addEventListener("abort", resolve));
+          ended = true;
+        },
+      },
+    );
+    const transport = transports["gRPC over HTTP/2"]?.(server.url) ?? expect.unreachable();
+    const leave = new AbortController();
+    const messages = createClient(SampleService, transport)
+      .count({}, { ...bearer("some-token"), signal: leave.signal })
+      [Symbol.asyncIterator]();
+    await messages.next();
+    return {
+      clock,
+      asked,
+      next: () => messages.next(),
+      leave: () => leave.abort(),
+      ended: () => ended,
+      set: (next: Verdict | Error) => {
+        verdict = next;
+      },
+    };
+  }
+
+  test("ends within a minute when its key was revoked", async () => {
+    const stream = await open();
+    stream.set({ kind: "refused", reason: "CREDENTIALS_REVOKED", message: "the key was revoked" });
+    stream.clock.advance(60_000);
+    const error = await failure(stream.next());
+    expect(error).toMatchObject({ code: Code.Unauthenticated });
+    expect(infoOf(error)).toMatchObject({ reason: "CREDENTIALS_REVOKED" });
+    await expect.poll(stream.ended).toBe(true);
+    expect(stream.clock.pending).toBe(0);
+  });
+
+  test("goes on when its credentials have only come to their end, or cannot be looked at", async () => {
+    const stream = await open();
+    for (const verdict of [
+      { kind: "refused", reason: "CREDENTIALS_EXPIRED", message: "the token has expired" },
+      { kind: "foreign" },
+      new Error("the database is away"),
+    ] as const) {
+      stream.set(verdict);
+      const before = stream.asked.length;
+      stream.clock.advance(60_000);
+      await expect.poll(() => stream.asked.length).toBe(before + 1);
+      await expect.poll(() => stream.clock.pending).toBe(1);
+    }
+    expect(stream.ended()).toBe(false);
+    stream.leave();
+    await expect.poll(() => stream.clock.pending).toBe(0);
+  });
 });
 
 describe("a call from within the process", () => {

@@ -3,11 +3,14 @@ import { Code, type ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { ServerReflection } from "@toolplane/gen/grpc/reflection/v1/reflection_pb.js";
 import { ServerReflection as ServerReflectionAlpha } from "@toolplane/gen/grpc/reflection/v1alpha/reflection_pb.js";
+import { type Clock, systemClock } from "../clock.ts";
 import { domainConnectError } from "../errors/connect-error.ts";
 import type { Gate } from "../interceptors/begin-call.ts";
 import { callContextKey, type Principal, principalKey, type Role } from "../interceptors/call-context.ts";
 import { callRecordKey } from "../interceptors/call-record.ts";
+import { followRevocation } from "./follow-revocation.ts";
 import { includesRole, type RequiredRole, roleOf as roleOfMethod } from "./role-of.ts";
+import { limitStrangers } from "./stranger-limit.ts";
 import type { Identity, RefusalReason, Verdict, Verifier } from "./verifier.ts";
 
 export interface AuthenticateOptions {
@@ -20,6 +23,13 @@ export interface AuthenticateOptions {
    * both versions of `grpc.reflection`.
    */
   readonly exempt?: ReadonlySet<string>;
+  /**
+   * How many calls that need no credentials may run at once, `grpc.health.v1.Health/Check` not counted; more are refused
+   * with RESOURCE_EXHAUSTED. Whoever has no credentials could otherwise take all the places that a server has, with
+   * streams that stay open. Default: 500, a quarter of what `serve()` takes.
+   */
+  readonly maxStrangers?: number;
+  readonly clock?: Clock;
 }
 
 /** One check of who calls, in the forms in which servers can use it. */
@@ -49,14 +59,18 @@ const stranger: Principal = { id: "anonymous", role: "reader" };
 /**
  * Asks every caller for a bearer token in the header `authorization`, and whether its role is enough for the method.
  *
- * Streams are checked once, when they begin, before their first message is read: credentials that end meanwhile do not
- * end them.
+ * Streams are checked when they begin, before their first message is read. The gate also ends those whose credentials were
+ * revoked, within a minute; credentials that come to their end as they were meant to do not end them.
  *
  * A call from within the process (`Server.localClient`) acts for the principal that it was made for, and its headers are
  * not looked at; made for nobody, it needs credentials like any other.
  */
 export function authenticate(options: AuthenticateOptions): Authentication {
-  const { verifiers, exempt = openServices, roleOf = roleOfMethod } = options;
+  const { verifiers, exempt = openServices, roleOf = roleOfMethod, clock = systemClock } = options;
+  const admitStranger = limitStrangers(options.maxStrangers);
+
+  const requiredFor = (method: DescMethod) =>
+    exempt.has(method.parent.typeName) ? "public" : roleOf(method);
 
   async function check(
     authorization: string | null | undefined,
@@ -72,9 +86,13 @@ export function authenticate(options: AuthenticateOptions): Authentication {
     method: DescMethod,
     header: Headers,
     local: Principal | undefined,
+    signal: AbortSignal,
   ): Principal | Promise<Principal> {
-    const required = exempt.has(method.parent.typeName) ? "public" : roleOf(method);
+    const required = requiredFor(method);
     if (required === "public") {
+      if (local === undefined) {
+        admitStranger(method, signal);
+      }
       return local ?? stranger;
     }
     const what = `${method.parent.typeName}/${method.name}`;
@@ -90,20 +108,21 @@ export function authenticate(options: AuthenticateOptions): Authentication {
   return {
     check,
     gate(call, context) {
+      const { method, requestHeader, signal } = context;
       const local = context.values.get(callRecordKey)?.principal;
-      const principal = admit(context.method, context.requestHeader, local);
-      if (principal instanceof Promise) {
-        return principal.then((found) => {
-          call.principal = found;
-        });
+      function admitted(principal: Principal): void {
+        call.principal = principal;
+        if (method.methodKind !== "unary" && local === undefined && requiredFor(method) !== "public") {
+          followRevocation(context, clock, () => identify(verifiers, requestHeader.get("authorization")));
+        }
       }
-      call.principal = principal;
-      return undefined;
+      const principal = admit(method, requestHeader, local, signal);
+      return principal instanceof Promise ? principal.then(admitted) : admitted(principal);
     },
     interceptor: (next) => async (request) => {
-      const { contextValues } = request;
+      const { contextValues, method, header, signal } = request;
       const local = contextValues.get(callRecordKey)?.principal;
-      const principal = await admit(request.method, request.header, local);
+      const principal = await admit(method, header, local, signal);
       contextValues.set(principalKey, principal);
       const call = contextValues.get(callContextKey);
       if (call !== undefined) {

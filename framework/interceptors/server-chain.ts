@@ -28,7 +28,7 @@ export interface ServerChainOptions {
   /** How single methods are protected, by `package.Service/Method`; goes before their annotations. */
   readonly methods?: MethodPolicies | undefined;
   /** Asks callers who they are. Default: nobody is asked. */
-  readonly authenticate?: Omit<AuthenticateOptions, "roleOf"> | undefined;
+  readonly authenticate?: Omit<AuthenticateOptions, "roleOf" | "clock"> | undefined;
   /** Limits beside those of single methods. Default: none. */
   readonly limits?: Omit<CallLevelsOptions, "limitOf" | "clock"> | undefined;
   /**
@@ -130,7 +130,7 @@ export function createParts(
   return {
     authentication:
       options.authenticate &&
-      authenticate({ ...options.authenticate, roleOf: (method) => policyOf(method).role }),
+      authenticate({ ...options.authenticate, ...clock, roleOf: (method) => policyOf(method).role }),
     limits: limitSet(
       callLevels({ ...options.limits, ...clock, limitOf: (method) => policyOf(method).rateLimit }),
     ),

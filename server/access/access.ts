@@ -65,7 +65,7 @@ export async function createAccess({
       "credentials come in without encryption: set tls, or let nothing but a proxy with TLS reach this address",
     );
   }
-  const { gate, check } = authenticate({ verifiers: [keys, ...others] });
+  const { gate, check } = authenticate({ verifiers: [keys, ...others], clock });
   return { required, gate, check, keys, close: () => keys.close() };
 }
 

@@ -94,7 +94,9 @@ export function addKeysCommands(program: Command, run: Run): void {
 
   keys
     .command("revoke")
-    .description("Ends a key at once. Calls that run already end by themselves.")
+    .description(
+      "Ends a key at once for new calls, and streams that run within a minute. Other calls that run come to their end.",
+    )
     .argument("<key>", "the id of the key")
     .addHelpText("after", examples("toolplane keys revoke k3f9a0c2b7q"))
     .action(
