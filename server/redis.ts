@@ -6,6 +6,8 @@ const CONNECT_TIMEOUT_MS = 5_000;
 /** The pause between two attempts grows by this, up to the longest, in milliseconds. */
 const PAUSE_STEP_MS = 200;
 const MAX_PAUSE_MS = 5_000;
+/** How long the end of a connection may take; where there is none, ioredis keeps the process alive for as long. */
+const DISCONNECT_TIMEOUT_MS = 100;
 /** How long a start waits for Redis, in milliseconds. */
 const START_TIMEOUT_MS = 2_000;
 
@@ -22,6 +24,7 @@ export interface RedisOptions {
 export async function connectRedis({ url, clock, logger }: RedisOptions): Promise<Redis> {
   const redis = new Redis(url, {
     connectTimeout: CONNECT_TIMEOUT_MS,
+    disconnectTimeout: DISCONNECT_TIMEOUT_MS,
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     retryStrategy: (attempts) => Math.min(attempts * PAUSE_STEP_MS, MAX_PAUSE_MS),
