@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from "node:crypto";
 import { Code } from "@connectrpc/connect";
 import { SignJWT, UnsecuredJWT } from "jose";
 import { expect, test } from "vitest";
@@ -157,6 +158,70 @@ test("tokens that do not say which key they were signed with are tried with each
     kind: "refused",
     reason: "CREDENTIALS_INVALID",
   });
+});
+
+test("published keys that nobody can use do not keep others from being used, and are no failure of ours", async () => {
+  const { verifier, token, issuer } = await setUp({}, {}, "RS256");
+  await issuer.rotate({ kid: undefined });
+  const genuine = await token();
+  const weak = generateKeyPairSync("rsa", { modulusLength: 1024 }).publicKey.export({ format: "jwk" });
+  const unusable = [
+    { ...weak, kid: "weak" },
+    { kty: "RSA", n: "!", e: "AQAB", kid: "garbage" },
+    { kty: "RSA", kid: "empty" },
+    { kty: "EC", crv: "P-256", x: "AAAA", y: "AAAA", kid: "off-curve" },
+    {
+      ...generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({ format: "jwk" }),
+      kid: "private",
+    },
+  ];
+  for (const key of unusable) {
+    issuer.publish(key);
+  }
+  const [, payload = "", signature = ""] = genuine.split(".");
+  for (const { kid, kty } of unusable) {
+    const header = { alg: kty === "EC" ? "ES256" : "RS256", kid };
+    const forged = [Buffer.from(JSON.stringify(header)).toString("base64url"), payload, signature].join(".");
+    expect(await verifier.verify(forged), kid).toMatchObject({
+      kind: "refused",
+      reason: "CREDENTIALS_INVALID",
+    });
+  }
+  expect((await verifier.verify(genuine)).kind).toBe("accepted");
+});
+
+test("a source of keys that fails is no refusal", async () => {
+  const { token, clock } = await setUp();
+  const verifier = jwtVerifier({
+    keys: () => Promise.reject(new TypeError("fetch failed")),
+    issuer: issuerName,
+    audience,
+    clock,
+  });
+  await expect(verifier.verify(await token())).rejects.toThrow("fetch failed");
+});
+
+test.each([
+  ["a lone surrogate", "ada\ud800"],
+  ["a change of direction", "ada\u202enimda"],
+  ["a separator of lines", "ada\u2028admin"],
+  ["a separator of paragraphs", "ada\u2029admin"],
+  ["spaces around it", " ada"],
+  ["a space that does not break", "ada\u00a0"],
+  ["nothing but spaces", "  "],
+])("a name with %s, which may look like another one, is nobody's", async (_, sub) => {
+  const { verifier, token } = await setUp();
+  expect(await verifier.verify(await token({ sub }))).toMatchObject({
+    kind: "refused",
+    message: expect.stringContaining("claim sub"),
+  });
+});
+
+test("names may be in any script, and can never be those of keys", async () => {
+  const { verifier, token } = await setUp();
+  for (const sub of ["Ада Лавлейс", "山田 太郎", "auth0|5f7c", "key:operator", "operator", "anonymous"]) {
+    expect(await verifier.verify(await token({ sub }))).toMatchObject({ identity: { id: `user:${sub}` } });
+  }
 });
 
 test("a key that is new is fetched, once in 30 s for all that is not known", async () => {

@@ -65,18 +65,24 @@ export function jwtVerifier(options: JwtVerifierOptions): Verifier {
       clockTolerance: CLOCK_TOLERANCE_S,
       currentDate: new Date(clock.now()),
     };
+    let found = false;
+    const findKey: JWTVerifyGetKey = async (header, jws) => {
+      const key = await keys(header, jws);
+      found = true;
+      return key;
+    };
     try {
-      return (await jwtVerify(token, keys, checks)).payload;
+      return (await jwtVerify(token, findKey, checks)).payload;
     } catch (error) {
       if (!(error instanceof errors.JWKSMultipleMatchingKeys)) {
-        throw error;
+        throw isUnusableKey(error, found) ? new UnusableKeyError(error) : error;
       }
       // The token does not say which of the issuer's keys it was signed with.
       for await (const key of error) {
         try {
           return (await jwtVerify(token, key, checks)).payload;
         } catch (failure) {
-          if (!(failure instanceof errors.JWSSignatureVerificationFailed)) {
+          if (!(failure instanceof errors.JWSSignatureVerificationFailed || isUnusableKey(failure, true))) {
             throw failure;
           }
         }
@@ -116,6 +122,26 @@ export function jwtVerifier(options: JwtVerifierOptions): Verifier {
   };
 }
 
+/** A token names a key that its issuer publishes and that does not fit, such as one that is too short. */
+class UnusableKeyError extends Error {
+  override readonly name = "UnusableKeyError";
+  constructor(cause: unknown) {
+    super("the key cannot be used", { cause });
+  }
+}
+
+/**
+ * Whether a published key is to blame: anyone can name one in a token, which is no failure of this process.
+ *
+ * @param found whether there was a key already; before, a TypeError is that of `fetch`
+ */
+function isUnusableKey(error: unknown, found: boolean): boolean {
+  return found
+    ? error instanceof TypeError
+    : error instanceof errors.JWKSInvalid ||
+        (error instanceof DOMException && ["DataError", "NotSupportedError"].includes(error.name));
+}
+
 /** What is wrong with a token, or the error when that is not known. */
 function refusalOf(error: unknown): Verdict {
   if (error instanceof errors.JWTExpired) {
@@ -130,6 +156,9 @@ function refusalOf(error: unknown): Verdict {
   }
   if (error instanceof errors.JWKSNoMatchingKey) {
     return refused("the token was signed with a key that its issuer does not publish");
+  }
+  if (error instanceof UnusableKeyError) {
+    return refused("the token was signed with a key that cannot be used here");
   }
   if (error instanceof errors.JOSEAlgNotAllowed) {
     return refused("the token was signed in a way that is not taken here");
@@ -167,8 +196,16 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === "object" && value !== null;
 }
 
+/**
+ * Names are shown in logs and lists, and some issuers let people choose their own: what would make one look like another,
+ * or like several lines, is in none. Half a surrogate pair would become the same as every other one.
+ */
 function isName(subject: string): boolean {
-  return subject.length <= MAX_SUBJECT_LENGTH && /^[^\p{Cc}]+$/u.test(subject);
+  return (
+    subject.length <= MAX_SUBJECT_LENGTH &&
+    subject.trim() === subject &&
+    /^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]+$/u.test(subject)
+  );
 }
 
 function highestRole(claim: unknown, roles: ReadonlyMap<string, Role>): Role | undefined {

@@ -11,6 +11,8 @@ export interface Issuer {
   readonly requests: number;
   /** Makes a key to sign with from now on, and publishes it; `keep` publishes those before it as well. */
   rotate(options?: { keep?: boolean; kid?: string | undefined; alg?: string }): Promise<void>;
+  /** Publishes something as a key besides those that there are. */
+  publish(key: JWK): void;
   /** A token, signed with the newest key. Times are in seconds. */
   sign(claims: JWTPayload & { readonly exp: number }): Promise<string>;
   /** What the port does with requests for the keys. */
@@ -76,6 +78,9 @@ export async function startIssuer(alg = "ES256"): Promise<Issuer> {
       return requests;
     },
     rotate,
+    publish(key) {
+      published = [key, ...published];
+    },
     async sign(claims) {
       if (signing === undefined) {
         throw new Error("there is no key to sign with");
