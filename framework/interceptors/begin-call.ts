@@ -41,7 +41,16 @@ export function beginCall(options: BeginCallOptions): (context: HandlerContext) 
     const record = callRecord(context.values);
     const started = clock.monotonic();
     const method = methodName(context.method);
-    const call = createCallContext(context, method, record, options);
+    const call = createCallContext(
+      {
+        requestHeader: context.requestHeader,
+        signal: context.signal,
+        deadline: clock.now() + (context.timeoutMs() ?? MAX_TIMER_MS),
+      },
+      method,
+      record,
+      options.logger,
+    );
     context.values.set(callContextKey, call);
     keepOwnHeaders(context);
 
@@ -143,25 +152,27 @@ function explain(error: ConnectError, record: CallRecord, call: CallContext): vo
   }
 }
 
-function createCallContext(
-  context: HandlerContext,
+export function createCallContext(
+  given: Pick<HandlerContext, "requestHeader" | "signal"> & Pick<CallContext, "deadline">,
   method: string,
   { correlationId, peer, principal = anonymous }: CallRecord,
-  { logger, clock }: BeginCallOptions,
+  logger: Logger,
 ): CallContext {
+  const { traceparent, tracestate } = traceContextOf(given.requestHeader);
   let own: Logger | undefined;
   return {
     correlationId,
-    deadline: clock.now() + (context.timeoutMs() ?? MAX_TIMER_MS),
+    deadline: given.deadline,
     principal,
     // Made when first used: most calls log one line or none.
     get logger() {
       own ??= logger.child({ correlationId, method });
       return own;
     },
-    ...traceContextOf(context.requestHeader),
+    traceparent,
+    tracestate,
     peer,
-    signal: context.signal,
+    signal: given.signal,
   };
 }
 

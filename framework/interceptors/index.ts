@@ -45,6 +45,7 @@ export {
   methodPolicies,
   type ResolvedMethodPolicy,
 } from "./method-policy.ts";
+export { type ObserveCallsOptions, observeCalls } from "./observe-calls.ts";
 export {
   defaultExempt,
   exemption,
@@ -74,3 +75,8 @@ export {
   type ServerChain,
   type ServerChainOptions,
 } from "./server-chain.ts";
+export {
+  type ConnectChain,
+  type ConnectChainOptions,
+  createConnectChain,
+} from "./server-chain-connect.ts";

@@ -1,7 +1,7 @@
 import { Code, ConnectError, cors as connectCors } from "@connectrpc/connect";
 import { withErrorInfo } from "../errors/connect-error.ts";
+import { correlationIdHeader } from "../interceptors/correlation-id.ts";
 import { rateLimitHeaders } from "../interceptors/rate-limit.ts";
-import { correlationIdHeader } from "./correlation-id.ts";
 import { isLocalName } from "./host-check.ts";
 import { hostOf, type NodeRequest, type NodeResponse } from "./node-http.ts";
 import { refuse } from "./refusal.ts";

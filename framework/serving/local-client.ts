@@ -3,7 +3,7 @@ import type { UniversalClientFn } from "@connectrpc/connect/protocol";
 import { abortable, untilAborted } from "../interceptors/abortable.ts";
 import type { Principal } from "../interceptors/call-context.ts";
 import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
-import { correlationIdOf } from "./correlation-id.ts";
+import { correlationIdHeader, correlationIdOf, requestIdHeader } from "../interceptors/correlation-id.ts";
 import type { RoutedRpc } from "./router.ts";
 import { clampTimeout, rpcProtocol } from "./rpc-protocol.ts";
 
@@ -36,7 +36,7 @@ export function createLocalClient(
       outcome: undefined,
       finish: () => {},
       abandon: undefined,
-      correlationId: correlationIdOf(headers),
+      correlationId: correlationIdOf(headers[correlationIdHeader] ?? headers[requestIdHeader]),
       peer: "local",
       principal,
       stopReading: (reason) => reading.abort(reason),

@@ -2,8 +2,8 @@ import type { ServerResponse } from "node:http";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clock } from "../clock.ts";
 import { domainConnectError, withErrorInfo } from "../errors/connect-error.ts";
+import { correlationIdHeader, correlationIdOf, requestIdHeader } from "../interceptors/correlation-id.ts";
 import type { Logger } from "../logging.ts";
-import { correlationIdHeader, correlationIdOf } from "./correlation-id.ts";
 import type { Cors } from "./cors.ts";
 import type { HostCheck } from "./host-check.ts";
 import type { ServeLimits } from "./limits.ts";
@@ -117,7 +117,9 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
           }
         });
       }
-      const correlationId = correlationIdOf(request.headers);
+      const correlationId = correlationIdOf(
+        request.headers[correlationIdHeader] ?? request.headers[requestIdHeader],
+      );
       response.setHeader(correlationIdHeader, correlationId);
       await handle(request, response, correlationId);
       endUnreadBody(request, response, clock);
