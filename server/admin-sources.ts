@@ -6,6 +6,7 @@ import type {
   BreakerSnapshot,
   CacheSnapshot,
   LimitSnapshot,
+  LimitTotals,
   PoolSnapshot,
 } from "./admin/admin.ts";
 import type { Settings } from "./config/settings.ts";
@@ -78,10 +79,7 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
         ...inbound.limits.list(maxKeys),
         ...throttles.list().map((throttle): LimitSnapshot => ({ level: "tool", ...throttle })),
       ],
-      totals: () => [
-        ...inbound.limits.totals(),
-        ...throttles.list().map(({ allowed, refused }) => ({ level: "tool", allowed, refused })),
-      ],
+      totals: () => [...inbound.limits.totals(), ...sumOf("tool", throttles.list())],
     },
     ...(cache && {
       caches: {
@@ -122,6 +120,16 @@ function fullNameOf(tool: string, registry: Pick<Registry, "getTool">): string {
     }
     throw error;
   }
+}
+
+/** Whoever reads metrics takes one number for each level. */
+function sumOf(level: string, limits: readonly { allowed: number; refused: number }[]): LimitTotals[] {
+  const sum = { level, allowed: 0, refused: 0 };
+  for (const { allowed, refused } of limits) {
+    sum.allowed += allowed;
+    sum.refused += refused;
+  }
+  return limits.length > 0 ? [sum] : [];
 }
 
 function describeBreaker(

@@ -155,6 +155,7 @@ test("mistakes name their fields, all of them at once", () => {
     - { tool: b, rate_limit: { burst: 3 } }
     - { tool: c, adaptive_rate: { min: 20, max: 10 } }
     - { tool: d, adaptive_rate: { initial: 500, max: 400 } }
+    - { tool: b }
 `),
   ).toEqual({
     "outbound.breaker.max_open_duration":
@@ -164,6 +165,7 @@ test("mistakes name their fields, all of them at once", () => {
     "outbound.tools[1].rate_limit.requests": expect.stringContaining("must be given"),
     "outbound.tools[2].adaptive_rate.min": "must not be above max, which is 10",
     "outbound.tools[3].adaptive_rate.initial": "must be from min to max, which are 1 and 400",
+    "outbound.tools[4].tool": "is what outbound.tools[1] is for: the first that matches counts",
   });
   expect(mistakesIn("outbound: { breaker: { failure_rate: 2 } }")).toHaveProperty([
     "outbound.breaker.failure_rate",

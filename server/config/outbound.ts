@@ -115,10 +115,21 @@ export function resolveOutbound(
           maxStaleMs: milliseconds(cache?.maxStale, 60 * MINUTE),
           signingKey: cache?.signingKey,
         },
-    tools: (config?.tools ?? []).map((policy, index) =>
-      resolveToolPolicy(policy, `outbound.tools[${index}]`, report),
-    ),
+    tools: resolveToolPolicies(config?.tools ?? [], report),
   };
+}
+
+function resolveToolPolicies(policies: readonly ToolPolicy[], report: ReportMistake): ToolPolicySettings[] {
+  const places = new Map<string, number>();
+  return policies.map((policy, index) => {
+    const field = `outbound.tools[${index}]`;
+    const place = places.get(policy.tool);
+    if (place !== undefined) {
+      report(`${field}.tool`, `is what outbound.tools[${place}] is for: the first that matches counts`);
+    }
+    places.set(policy.tool, place ?? index);
+    return resolveToolPolicy(policy, field, report);
+  });
 }
 
 function resolveBreaker(
