@@ -455,3 +455,56 @@ test("a process that closes a batcher does not end before what waits is written"
     execFileSync(process.execPath, ["--input-type=module", "--eval", script], { encoding: "utf8" }),
   ).toBe("a,b\n");
 });
+
+test("a hook that fails fails what it was asked about, and nothing else", async () => {
+  const broken = new TypeError("the hook is broken");
+  const { clock, batches, batcher } = open({
+    maxDelayMs: 0,
+    maxRetries: 1,
+    sizeOf: (item) => {
+      if (item === 1) {
+        throw broken;
+      }
+      return 1;
+    },
+    isTransient: () => {
+      throw broken;
+    },
+    write: async (items) => {
+      batches.push([...items]);
+      if (batches.length <= 2) {
+        throw new Error("the store is down");
+      }
+    },
+  });
+  await expect(batcher.add(1)).rejects.toBe(broken);
+  const second = outcome(batcher.add(2));
+  await settle();
+  clock.advance(5_000);
+  await settle();
+  expect(second.state).toBe("the store is down");
+  await batcher.add(3);
+  expect(batches).toEqual([[2], [2], [3]]);
+  await batcher.close();
+});
+
+test.each([
+  { maxItems: Number.NaN },
+  { maxBytes: Number.NaN },
+  { maxBytes: -1 },
+  { maxDelayMs: Number.NaN },
+  { maxPending: 0 },
+  { maxPendingBytes: Number.NaN },
+  { maxRetries: Number.NaN },
+  { retryDelayMs: -1 },
+  { maxRetryDelayMs: Number.NaN },
+])("options that mean nothing are refused: %o", (options) => {
+  expect(() => open(options)).toThrow(RangeError);
+});
+
+test("a size that is no number counts as nothing, and does not shut the batcher", async () => {
+  const { batches, batcher } = open({ maxDelayMs: 0, sizeOf: () => Number.NaN, maxPendingBytes: 10 });
+  await Promise.all([batcher.add(1), batcher.add(2), batcher.add(3)]);
+  expect(batches.flat()).toEqual([1, 2, 3]);
+  expect(batcher.stats()).toMatchObject({ pendingBytes: 0, refused: 0 });
+});

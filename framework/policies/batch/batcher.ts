@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { demandAtLeast } from "../demand.ts";
 import { keepAlive } from "../keep-alive.ts";
 import { reportEvent } from "../report-event.ts";
 import { createQueue, type Waiting } from "./queue.ts";
@@ -37,7 +38,7 @@ export interface BatcherOptions<T> {
   readonly whenFull?: "refuse" | "drop-oldest";
   /**
    * Whether a failed write may succeed when it is repeated as it is. Items of a write that failed for good are written in
-   * halves, so that only those that are themselves at fault are rejected. Default: always.
+   * halves, so that only those that are themselves at fault are rejected. Default, and where it throws: always.
    */
   readonly isTransient?: (error: unknown) => boolean;
   /** How often a write that failed is repeated before its items are rejected. Default: 5. */
@@ -74,7 +75,7 @@ export interface BatcherStats {
   readonly written: number;
   /** Items that were accepted and given up after failed writes, or by `close`. */
   readonly rejected: number;
-  /** Items that were not accepted for lack of room. */
+  /** Items that were not accepted, mostly for lack of room. */
   readonly refused: number;
   /** Items that gave way to newer ones. */
   readonly dropped: number;
@@ -159,9 +160,9 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
     random = Math.random,
     onEvent,
   } = options;
-  if (!(maxItems >= 1 && maxPending >= 1)) {
-    throw new RangeError(`${name}: maxItems and maxPending must be at least 1`);
-  }
+  demandAtLeast(`the batcher ${name}`, 1, { maxItems, maxPending });
+  const limits = { maxBytes, maxDelayMs, maxPendingBytes, maxRetries, retryDelayMs, maxRetryDelayMs };
+  demandAtLeast(`the batcher ${name}`, 0, limits);
 
   const queue = createQueue<T>();
   const stop = new AbortController();
@@ -258,7 +259,7 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
         if (stop.signal.aborted) {
           return; // given up: its items have their answer
         }
-        const transient = isTransient(error);
+        const transient = mayPass(error);
         if (!transient && batch.length > 1) {
           report({ kind: "split", items: batch.length, error });
           const middle = batch.length >> 1;
@@ -273,6 +274,15 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
         report({ kind: "retrying", items: batch.length, delayMs, error });
         await pause(delayMs);
       }
+    }
+  }
+
+  /** A hook that fails must not keep what waits from ever being settled. */
+  function mayPass(error: unknown): boolean {
+    try {
+      return isTransient(error);
+    } catch {
+      return true;
     }
   }
 
@@ -370,7 +380,14 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
         counts.refused++;
         return rejected(new BatcherError(name, "closed"));
       }
-      const bytes = sizeOf(item);
+      let bytes: number;
+      try {
+        // One size that is no number would make one of all sums.
+        bytes = Math.max(sizeOf(item), 0) || 0;
+      } catch (error) {
+        counts.refused++;
+        return rejected(error);
+      }
       if (!hasRoom(bytes) && whenFull === "drop-oldest") {
         makeRoom(bytes);
       }
@@ -411,7 +428,7 @@ export function createBatcher<T>(options: BatcherOptions<T>): Batcher<T> {
 }
 
 /** Rejected, and nobody has to look. */
-function rejected(error: BatcherError): Promise<never> {
+function rejected(error: unknown): Promise<never> {
   const promise = Promise.reject(error);
   promise.catch(() => undefined);
   return promise;

@@ -252,3 +252,35 @@ test("a listener that throws breaks nothing", async () => {
   begun[0]?.succeed({ value: 1 });
   expect(await call).toEqual({ value: 1 });
 });
+
+test("a hook that fails leaves nobody waiting", async () => {
+  const { coalescer, begun, work } = open({
+    mayOutlive: () => {
+      throw new TypeError("the hook is broken");
+    },
+  });
+  const calls = [coalescer.run("key", work, { deadline: 1 }), coalescer.run("key", work)];
+  const outcomes = Promise.allSettled(calls);
+  await settle();
+  const error = new Error("failed");
+  begun[0]?.fail(error);
+  expect(await outcomes).toEqual(calls.map(() => ({ status: "rejected", reason: error })));
+});
+
+test("a listener may end the very call that it hears of", async () => {
+  const caller = new AbortController();
+  const { coalescer, begun, work } = open({ onEvent: () => caller.abort() });
+  await expect(coalescer.run("key", work, { signal: caller.signal })).rejects.toBe(caller.signal.reason);
+  await settle();
+  expect(begun).toHaveLength(0);
+  expect(coalescer.stats()).toMatchObject({ inFlight: 0, cancelled: 1 });
+});
+
+test.each([
+  { windowMs: Number.NaN },
+  { windowMs: -1 },
+  { maxInFlight: Number.NaN },
+  { outliveMs: Number.NaN },
+])("options that mean nothing are refused: %o", (options) => {
+  expect(() => open(options)).toThrow(RangeError);
+});

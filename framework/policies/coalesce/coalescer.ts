@@ -1,4 +1,6 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { demandAtLeast } from "../demand.ts";
+import { reportEvent } from "../report-event.ts";
 
 export interface CoalescerOptions {
   /** Work that has been running for longer is not joined any more: the next caller starts anew. Milliseconds, default 60,000. */
@@ -7,7 +9,8 @@ export interface CoalescerOptions {
   readonly maxInFlight?: number;
   /**
    * Whether a failure may stem from the end of the caller whose work it was, such as a deadline that was sent along.
-   * Those whose deadlines are later by `outliveMs` then get the work done once more, by the first of them. Default: never.
+   * Those whose deadlines are later by `outliveMs` then get the work done once more, by the first of them. Default, and
+   * where it throws: never.
    */
   readonly mayOutlive?: (error: unknown) => boolean;
   /** Callers with the same timeout that come one after the other must not each get a try. Milliseconds, default 50. */
@@ -110,17 +113,14 @@ interface SharedFlight<T> extends Flight {
  */
 export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T> {
   const { windowMs = 60_000, maxInFlight = 1_000, outliveMs = 50, mayOutlive = () => false } = options;
+  demandAtLeast("a coalescer", 0, { windowMs, maxInFlight, outliveMs });
   const clock = options.clock ?? systemClock;
   const flights = new Map<string, SharedFlight<T>>();
   let inFlight = 0;
   const counts = { led: 0, joined: 0, overflowed: 0, cancelled: 0, repeated: 0, maxPresent: 0 };
 
   function emit(event: CoalescerEvent): void {
-    try {
-      options.onEvent?.(event);
-    } catch {
-      // What a listener does wrong is not the callers' problem.
-    }
+    reportEvent(options.onEvent, event);
   }
 
   function run(key: string, work: Work<T>, caller: Caller<T> = {}): Promise<T> {
@@ -132,8 +132,8 @@ export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T>
       const found = flights.get(key);
       const current =
         found !== undefined && clock.monotonic() - found.startedAt <= windowMs ? found : undefined;
-      let flight: SharedFlight<T>;
-      const leave = signal && (() => depart(flight, participant, signal.reason));
+      let flight: SharedFlight<T> | undefined;
+      const leave = signal && (() => flight && depart(flight, participant, signal.reason));
       const participant: Participant<T> = { caller, work, resolve, reject, leave };
       if (leave !== undefined) {
         signal?.addEventListener("abort", leave, { once: true });
@@ -143,6 +143,10 @@ export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T>
         join(flight, participant);
       } else {
         flight = lead(key, participant, found !== undefined);
+        if (signal?.aborted) {
+          // A listener has ended the call when it was told that its work begins.
+          depart(flight, participant, signal.reason);
+        }
       }
     });
   }
@@ -231,7 +235,7 @@ export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T>
     const limit = leader.caller.deadline;
     const outliving = new Set<Participant<T>>();
     const ended = new Set<Participant<T>>();
-    const repeatable = limit !== undefined && mayOutlive(error);
+    const repeatable = limit !== undefined && outlives(error);
     for (const participant of flight.present) {
       const later =
         repeatable && (participant.caller.deadline ?? Number.POSITIVE_INFINITY) >= limit + outliveMs;
@@ -247,6 +251,15 @@ export function createCoalescer<T>(options: CoalescerOptions = {}): Coalescer<T>
       const { copyError } = participant.caller;
       throw participant === leader || copyError === undefined ? error : copyError(error);
     });
+  }
+
+  /** A hook that fails must not leave anyone waiting. */
+  function outlives(error: unknown): boolean {
+    try {
+      return mayOutlive(error);
+    } catch {
+      return false;
+    }
   }
 
   /** Each leader's deadline is later than the last one's, so this comes to an end. */

@@ -260,3 +260,21 @@ test("whatever happens, one attempt wins, all others are cancelled, and the budg
     { numRuns: 50 },
   );
 });
+
+test("a classifier that fails itself ends the call with the work's own error", async () => {
+  const { hedger, work, attempt } = setUp({
+    classify: () => {
+      throw new TypeError("the classifier is broken");
+    },
+  });
+  const result = hedger.run(work, call);
+  attempt(1).fail({ kind: "transient" });
+  await expect(result).rejects.toThrow("transient");
+});
+
+test.each([{ delayMs: Number.NaN }, { delayMs: -1 }, { maxExtra: Number.NaN }, { maxExtra: 0.5 }])(
+  "options that mean nothing are refused: %o",
+  (options) => {
+    expect(() => setUp(options)).toThrow(RangeError);
+  },
+);

@@ -1,18 +1,19 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { demandAtLeast, demandWhole } from "../demand.ts";
 import { reportEvent } from "../report-event.ts";
 import { createRetryBudget, type RetryBudget } from "../retry/retry-budget.ts";
-import type { Failure } from "../retry/retry-decision.ts";
+import { classified, type Failure } from "../retry/retry-decision.ts";
 import { createMovingPercentile } from "./moving-percentile.ts";
 
 export interface HedgerOptions {
-  /** Says what a failure means. It alone knows the errors of the work. */
+  /** Says what a failure means. It alone knows the errors of the work. Where it throws, the failure is permanent. */
   readonly classify: (error: unknown) => Failure;
   /**
    * How long an attempt may take before another one starts beside it, in milliseconds. Default: what 95 % of the latest
    * 200 calls stay below; there is no second attempt before 20 calls have been measured.
    */
   readonly delayMs?: number;
-  /** How many attempts may start beside the first: 1 or 2. Default: 1. */
+  /** How many attempts may start beside the first: 0, 1, or 2, as which more counts. Default: 1. */
   readonly maxExtra?: number;
   /**
    * Where permission for further attempts comes from, to be shared with a retrier of the same target, which counts the
@@ -76,14 +77,21 @@ export class HedgeLostError extends Error {
   }
 }
 
+/** More would be load that the tail is not worth. */
+const MAX_EXTRA = 2;
+
 /**
  * Hedged requests as in Dean and Barroso, "The Tail at Scale" (CACM 56/2, 2013): a request that is slower than 95 % of its
  * kind is sent again, which takes the tail off the latency for about 5 % more load. Failures are answered as in
  * gRPC's hedging policy (https://github.com/grpc/proposal/blob/master/A6-client-retries.md).
+ *
+ * @throws RangeError for options that no hedger can work with
  */
 export function createHedger(options: HedgerOptions): Hedger {
   const { classify, delayMs, clock = systemClock, onEvent } = options;
-  const maxExtra = Math.min(Math.max(options.maxExtra ?? 1, 0), 2);
+  demandWhole("a hedger", 0, { maxExtra: options.maxExtra ?? 1 });
+  demandAtLeast("a hedger", 0, { delayMs: delayMs ?? 0 });
+  const maxExtra = Math.min(options.maxExtra ?? 1, MAX_EXTRA);
   const budget = options.budget ?? createRetryBudget({ clock });
   const countsCalls = options.budget === undefined;
   const usual = createMovingPercentile({ percentile: 0.95 });
@@ -154,7 +162,7 @@ export function createHedger(options: HedgerOptions): Hedger {
     }
 
     function fail(error: unknown): void {
-      const failure = classify(error);
+      const failure = classified(classify, error);
       switch (failure.kind) {
         case "permanent":
           end();

@@ -275,3 +275,28 @@ test("a process does not end between two attempts", () => {
   });
   expect(output).toBe("done\n");
 });
+
+test("a classifier that fails itself ends the call with the work's own error", async () => {
+  const { retrier, events } = setUp({
+    classify: () => {
+      throw new TypeError("the classifier is broken");
+    },
+  });
+  const { work, attempts } = failing(transient);
+  await expect(retrier.run(work, { repeatable: true })).rejects.toBe(transient);
+  expect(attempts).toEqual([1]);
+  expect(events).toMatchObject([{ kind: "gave-up", reason: "permanent" }]);
+});
+
+test.each([
+  { attempts: Number.NaN },
+  { attempts: 0 },
+  { attempts: 1.5 },
+  { baseDelayMs: Number.NaN },
+  { baseDelayMs: -1 },
+  { maxDelayMs: Number.NaN },
+  { maxPushBackMs: Number.NaN },
+  { maxPushBackMs: -1 },
+])("options that mean nothing are refused: %o", (options) => {
+  expect(() => setUp(options)).toThrow(RangeError);
+});

@@ -1,8 +1,10 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { demandAtLeast, demandWhole } from "../demand.ts";
 import { reportEvent } from "../report-event.ts";
 import { pause } from "./pause.ts";
 import { createRetryBudget, type RetryBudget } from "./retry-budget.ts";
 import {
+  classified,
   type Failure,
   type GiveUpReason,
   type RetryLimits,
@@ -11,7 +13,7 @@ import {
 } from "./retry-decision.ts";
 
 export interface RetrierOptions {
-  /** Says what a failure means. It alone knows the errors of the work. */
+  /** Says what a failure means. It alone knows the errors of the work. Where it throws, nothing is repeated. */
   readonly classify: (error: unknown) => Failure;
   /** How often a call is tried in all. Default: 3. */
   readonly attempts?: number;
@@ -83,6 +85,8 @@ export interface RetryStats {
 /**
  * Repeats what failed, within bounds that keep a target in trouble from more of it: few attempts, random waits that grow,
  * a budget over all calls, what the server asks for, and never a wait that cannot end before the deadline.
+ *
+ * @throws RangeError for options that no retrier can work with
  */
 export function createRetrier(options: RetrierOptions): Retrier {
   const { classify, clock = systemClock, random = Math.random, onEvent } = options;
@@ -93,6 +97,9 @@ export function createRetrier(options: RetrierOptions): Retrier {
     maxDelayMs: options.maxDelayMs ?? 5_000,
     maxPushBackMs: options.maxPushBackMs ?? 30_000,
   };
+  const { attempts, ...times } = limits;
+  demandWhole("a retrier", 1, { attempts });
+  demandAtLeast("a retrier", 0, times);
   const gaveUp: Record<GiveUpReason, number> = {
     permanent: 0,
     forbidden: 0,
@@ -112,7 +119,7 @@ export function createRetrier(options: RetrierOptions): Retrier {
     if (call.signal?.aborted) {
       return "cancelled";
     }
-    const failure = classify(error);
+    const failure = classified(classify, error);
     const own = call.attempts === undefined ? limits : { ...limits, attempts: call.attempts };
     const reason = reasonToGiveUp(failure, failures, call.repeatable, own);
     if (reason !== undefined || failure.kind !== "transient") {

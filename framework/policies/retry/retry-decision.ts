@@ -15,6 +15,15 @@ export type Failure =
       readonly pushBackMs?: number;
     };
 
+/** What a classifier says of an error. Of one that fails itself nothing is known, so nothing is repeated. */
+export function classified(classify: (error: unknown) => Failure, error: unknown): Failure {
+  try {
+    return classify(error);
+  } catch {
+    return { kind: "permanent" };
+  }
+}
+
 export type GiveUpReason =
   | "permanent"
   | "forbidden"
