@@ -11,7 +11,7 @@ import { createContextValues, type UnaryRequest } from "@connectrpc/connect";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { SampleService } from "../test-support/sample-service.ts";
-import { anonymous, principalKey } from "./call-context.ts";
+import { principalKey, type Role } from "./call-context.ts";
 import { canonicalBinary, requestKey } from "./request-key.ts";
 
 function struct(value: object): Struct {
@@ -135,14 +135,26 @@ test("maps inside groups are put in order too, and unknown fields stay as they c
 });
 
 function request(
-  init: { id?: string; text?: string; header?: Record<string, string>; method?: UnaryRequest["method"] } = {},
+  init: {
+    id?: string;
+    role?: Role;
+    text?: string;
+    header?: Record<string, string>;
+    method?: UnaryRequest["method"];
+  } = {},
 ) {
-  const { id = "user:ada", text = "hello", header, method = SampleService.method.echo } = init;
+  const {
+    id = "user:ada",
+    role = "caller",
+    text = "hello",
+    header,
+    method = SampleService.method.echo,
+  } = init;
   return {
     method,
     message: create(StringValueSchema, { value: text }),
     header: new Headers(header),
-    contextValues: createContextValues().set(principalKey, { ...anonymous, id }),
+    contextValues: createContextValues().set(principalKey, { id, role }),
   };
 }
 
@@ -152,12 +164,13 @@ test("the same request of the same principal has the same key", () => {
   expect(requestKey(request({ header: { "x-correlation-id": "1" } }))).toBe(requestKey(request()));
 });
 
-test("another principal, message, method or tenant has another key", () => {
+test("another principal, role, message, method or tenant has another key", () => {
   const tenants = ["x-tenant"];
   const keys = [
     requestKey(request(), tenants),
     requestKey(request({ id: "user:bob" }), tenants),
     requestKey(request({ id: "" }), tenants),
+    requestKey(request({ role: "reader" }), tenants),
     requestKey(request({ text: "" }), tenants),
     requestKey(request({ header: { "x-tenant": "" } }), tenants),
     requestKey(request({ header: { "x-tenant": "one" } }), tenants),

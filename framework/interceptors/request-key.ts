@@ -7,7 +7,7 @@ import { principalOf } from "./call-context.ts";
 /**
  * Names what a unary request asks for, and for whom: requests with the same key ask for the same.
  *
- * SHA-256 over the method, the principal, the values of `headers` and the canonical message, each preceded by its
+ * SHA-256 over the method, the principal with its role, the values of `headers` and the canonical message, each preceded by its
  * length, so that no two different requests have the same input. In base64url, 43 characters.
  *
  * @param headers names of headers that change what is answered, such as one that names a tenant
@@ -47,12 +47,14 @@ export function localRequestKey(
     : keyOf(requestScope(request, headers), body);
 }
 
-/** What a request is about but for its message: its method, its principal and the values of `headers`. */
+/** What a request is about but for its message: its method, its principal with its role, and the values of `headers`. */
 export function requestScope(
   { method, header, contextValues }: Pick<UnaryRequest, "method" | "header" | "contextValues">,
   headers: readonly string[] = [],
 ): string {
-  let scope = part(method.parent.typeName) + part(method.name) + part(principalOf(contextValues).id);
+  const { id, role } = principalOf(contextValues);
+  // Several keys may have one name, and what is answered may depend on the role.
+  let scope = part(method.parent.typeName) + part(method.name) + part(id) + part(role);
   for (const name of headers) {
     const value = header.get(name);
     // An absent header is not an empty one.

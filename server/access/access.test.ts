@@ -330,6 +330,35 @@ test("JSON Web Tokens are taken beside keys, and what the issuer does is not hel
   expect(await reasonOf(replica.registry(operatorKey).listServices({}))).toBe("ok");
 });
 
+test.each([
+  ["http://id.example/keys", 1],
+  ["https://id.example/keys", 0],
+  ["http://127.0.0.1:1/keys", 0],
+])("an issuer's keys at %s: warnings %i", async (jwksUrl, warnings) => {
+  const replica = await startReplica(await createTestDatabaseUrl(), {
+    auth: {
+      jwt: {
+        issuer: "https://id.example",
+        audience: "toolplane",
+        jwksUrl,
+        rolesClaim: "roles",
+        roles: new Map(),
+        subjectClaim: "sub",
+      },
+    },
+  });
+  expect(replica.logged.filter((line) => line.includes("come without encryption"))).toHaveLength(warnings);
+});
+
+test("the log says who has ended a key", async () => {
+  const replica = await startReplica(await createTestDatabaseUrl());
+  const { id } = await createKey(replica);
+  await replica.admin(operatorKey).revokeApiKey({ id });
+  expect(replica.logged.filter((line) => line.includes("API key revoked"))).toEqual([
+    expect.stringContaining('"by":"key:operator"'),
+  ]);
+});
+
 test("no token is ever logged or repeated", async () => {
   const replica = await startReplica(await createTestDatabaseUrl());
   const { secret, id } = await createKey(replica);

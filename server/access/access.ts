@@ -6,6 +6,7 @@ import {
   cachedVerifier,
   createKeySource,
   DomainError,
+  isLoopback,
   jwtVerifier,
   type Verifier,
 } from "@toolplane/framework";
@@ -75,6 +76,13 @@ function createJwtVerifier(
   clock: Clock,
   logger: Logger,
 ): Verifier {
+  const { protocol, hostname } = new URL(jwksUrl);
+  if (protocol === "http:" && !isLoopback(hostname)) {
+    logger.warn(
+      { jwksUrl },
+      "the keys that tokens are checked with come without encryption: whoever is on the way can put keys of their own there, and be anyone; set auth.jwt.jwks_url to an address with https",
+    );
+  }
   const keys = createKeySource({ url: jwksUrl, clock, logger });
   const verifier = jwtVerifier({ keys, issuer, audience, subjectClaim, rolesClaim, roles, clock });
   return cachedVerifier(verifier, { clock });

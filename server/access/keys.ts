@@ -65,8 +65,12 @@ export interface Keys extends Verifier {
   create(spec: KeySpec): Promise<IssuedKey>;
   /** Throws NOT_FOUND, or FAILED_PRECONDITION for a key that is not taken any more. */
   rotate(id: string, rotation: Rotation): Promise<IssuedKey & { readonly previousExpireTime: Date }>;
-  /** Does nothing to a key that is revoked already. Throws NOT_FOUND. */
-  revoke(id: string): Promise<KeyRecord>;
+  /**
+   * Does nothing to a key that is revoked already. Throws NOT_FOUND.
+   *
+   * @param revokedBy the principal who does it
+   */
+  revoke(id: string, revokedBy: string): Promise<KeyRecord>;
   list(query: KeyQuery): Promise<{ items: KeyRecord[]; nextPageToken: string }>;
   stateOf(key: KeyRecord): KeyState;
   /** Whether there is a key of this role that is taken. */
@@ -194,7 +198,7 @@ export async function openKeys({ database, clock, logger }: KeysOptions): Promis
       return rotated;
     },
 
-    async revoke(id) {
+    async revoke(id, revokedBy) {
       const key = await store.change(async (writes) => {
         const found = await writes.find(id);
         if (found === undefined) {
@@ -202,7 +206,7 @@ export async function openKeys({ database, clock, logger }: KeysOptions): Promis
         }
         return found.revokeTime === undefined ? await writes.setRevokeTime(id, new Date(clock.now())) : found;
       });
-      logger.info({ id, name: key.name }, "API key revoked");
+      logger.info({ id, name: key.name, by: revokedBy }, "API key revoked");
       await learn();
       return key;
     },

@@ -40,7 +40,9 @@ export function keyHandlers(keys: Keys): KeyHandlers {
       };
     },
 
-    revokeApiKey: async ({ id }) => ({ apiKey: toApiKey(await keys.revoke(id), keys) }),
+    revokeApiKey: async ({ id }, { values }) => ({
+      apiKey: toApiKey(await keys.revoke(id, principalOf(values).id), keys),
+    }),
 
     async listApiKeys(request) {
       const { items, nextPageToken } = await keys.list(request);
