@@ -1,8 +1,14 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { DescMessage } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
+import {
+  InboundConfigSchema,
+  OutboundConfigSchema,
+  ServerConfigSchema,
+} from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadSettings } from "./load.ts";
 
@@ -98,10 +104,32 @@ test("a file that cannot be read names the variable to change", () => {
   expect(error.init.preconditions).toMatchObject([{ subject: "TOOLPLANE_CONFIG" }]);
 });
 
+const page = readFileSync(join(import.meta.dirname, "../../docs/configuration.md"), "utf8");
+
 test("the example in the documentation is a valid configuration", () => {
-  const page = readFileSync(join(import.meta.dirname, "../../docs/configuration.md"), "utf8");
   const example = /```yaml\n([\s\S]*?)```/.exec(page)?.[1] ?? "";
   expect(loadSettings({ config: file(example) }, {})).toMatchObject({
     secrets: [{ name: "weather-key", hosts: ["api.weather.example"] }],
+    inbound: { callers: new Map([["key:ci", undefined]]) },
+    outbound: { cache: { durable: true }, tools: [{ tool: "weather.*", timeoutMs: 5_000 }] },
   });
+  // What it leaves as a comment is valid too.
+  const everything = example.replaceAll(/^# (?=\w+:)/gm, "");
+  expect(loadSettings({ config: file(everything) }, {})).toMatchObject({
+    databaseUrl: "postgres://user@host/db",
+    redisUrl: "rediss://:password@host:6379",
+  });
+});
+
+test("every field about callers and backends is documented", () => {
+  const missing = (desc: DescMessage): string[] =>
+    desc.fields.flatMap((field) => [
+      ...(new RegExp(`\\b${field.name}\\b`).test(page) ? [] : [`${desc.name}.${field.name}`]),
+      ...(field.message?.file === desc.file ? missing(field.message) : []),
+    ]);
+  expect([...missing(InboundConfigSchema), ...missing(OutboundConfigSchema)]).toEqual([]);
+  const { fields } = ServerConfigSchema;
+  expect(
+    fields.filter(({ name }) => !new RegExp(`\\b${name}\\b`).test(page)).map(({ name }) => name),
+  ).toEqual([]);
 });
