@@ -264,26 +264,37 @@ test("an owner that only seemed dead frees nothing that its successor holds", as
   expect(await late).toMatchObject({ replayed: true });
 });
 
-test("a zombie whose successor has failed for now records what it has done", async () => {
-  const { create, begun, work, clock } = open({}, (store) => ({
-    ...store,
-    renew: (claim, leaseMs) =>
-      claim.token === "1" ? Promise.reject(new Error("stalled")) : store.renew(claim, leaseMs),
-  }));
-  const [zombie, successor] = [create(), create()];
-  const first = zombie.run(request, work);
-  await settle();
-  clock.advance(LEASE_MS);
-  const second = successor.run(request, work).catch((error: unknown) => error);
-  await settle();
-  begun[0]?.end(success("paid"));
-  await settle();
-  begun[1]?.fail("unavailable");
-  expect(await second).toBe("unavailable");
-  expect(await first).toEqual({ outcome: success("paid"), replayed: false });
-  expect(await successor.run(request, work)).toEqual({ outcome: success("paid"), replayed: true });
-  expect(begun).toHaveLength(2);
-});
+test.each([
+  ["waits", false],
+  ["has left", true],
+])(
+  "a zombie whose successor has failed for now records what it has done, when its caller %s",
+  async (_, leaves) => {
+    const caller = new AbortController();
+    const { create, begun, work, clock } = open({}, (store) => ({
+      ...store,
+      renew: (claim, leaseMs) =>
+        claim.token === "1" ? Promise.reject(new Error("stalled")) : store.renew(claim, leaseMs),
+    }));
+    const [zombie, successor] = [create(), create()];
+    const first = zombie.run(request, work, { signal: caller.signal }).catch((error: unknown) => error);
+    await settle();
+    clock.advance(LEASE_MS);
+    const second = successor.run(request, work).catch((error: unknown) => error);
+    await settle();
+    if (leaves) {
+      caller.abort("left");
+    }
+    begun[0]?.end(success("paid"));
+    await settle();
+    begun[1]?.fail("unavailable");
+    expect(await second).toBe("unavailable");
+    expect(await first).toEqual(leaves ? "left" : { outcome: success("paid"), replayed: false });
+    await pass(clock, 1_000);
+    expect(await successor.run(request, work)).toEqual({ outcome: success("paid"), replayed: true });
+    expect(begun).toHaveLength(2);
+  },
+);
 
 test("when the store fails before the work has begun, nothing is done", async () => {
   const down = new Error("down");
@@ -419,4 +430,25 @@ test("a listener that throws breaks nothing", async () => {
     },
   });
   expect(await idempotency.run(request, async () => success("paid"))).toMatchObject({ replayed: false });
+});
+
+test("whoever closes again waits for the same end", async () => {
+  const { idempotency, begun, work, clock } = open();
+  const call = idempotency.run(request, work);
+  await settle();
+  const closes = Promise.all([idempotency.close(), idempotency.close()]);
+  begun[0]?.end(success("paid"));
+  await call;
+  await closes;
+  expect(clock.pending).toBe(0);
+});
+
+test.each([
+  { retentionMs: Number.NaN },
+  { leaseMs: 0 },
+  { workTimeoutMs: Number.NaN },
+  { maxInFlight: 0 },
+  { closeTimeoutMs: -1 },
+])("options that mean nothing are refused: %o", (options) => {
+  expect(() => open(options)).toThrow(RangeError);
 });

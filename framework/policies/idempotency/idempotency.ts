@@ -1,4 +1,6 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { demandAtLeast } from "../demand.ts";
+import { reportEvent } from "../report-event.ts";
 import type { Claim, ClaimResult, IdempotencyStore, IdempotentOutcome } from "./store.ts";
 
 export interface IdempotencyOptions {
@@ -141,6 +143,8 @@ const ABORTED_GRACE_MS = 1_000;
 export function createIdempotency(options: IdempotencyOptions): Idempotency {
   const { store, retentionMs = 86_400_000, leaseMs = 30_000, workTimeoutMs = 300_000 } = options;
   const { maxInFlight = 1_000, closeTimeoutMs = 10_000, clock = systemClock } = options;
+  demandAtLeast("request ids", 1, { retentionMs, leaseMs, workTimeoutMs, maxInFlight });
+  demandAtLeast("request ids", 0, { closeTimeoutMs });
   // Each ends the work in progress that it belongs to.
   const executions = new Set<AbortController>();
   const counts = {
@@ -155,14 +159,11 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
   };
   let closed = false;
   let givenUp = false;
+  let closing: Promise<void> | undefined;
   let onIdle: (() => void) | undefined;
 
   function emit(event: IdempotencyEvent): void {
-    try {
-      options.onEvent?.(event);
-    } catch {
-      // What a listener does wrong is not the callers' problem.
-    }
+    reportEvent(options.onEvent, event);
   }
 
   async function claim(key: string, { fingerprint }: IdempotentRequest): Promise<ClaimResult> {
@@ -213,11 +214,11 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
         const result = await claim(key, request);
         switch (result.kind) {
           case "claimed": {
-            if (signal?.aborted) {
+            if (unrecorded === undefined && signal?.aborted) {
               await release(result.claim, request, signal.reason);
               throw signal.reason;
             }
-            if (executions.size >= maxInFlight) {
+            if (unrecorded === undefined && executions.size >= maxInFlight) {
               const error = tooMany();
               await release(result.claim, request, error);
               throw error;
@@ -255,11 +256,15 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
               // Asked once more afterwards: the work may have ended in between.
               waiting = store.watch(key, news.arrive);
             } else {
-              await news.next(Math.min(delay, Math.max(result.leaseLeftMs, 1)), signal);
+              const leaving = unrecorded === undefined ? signal : undefined;
+              await news.next(Math.min(delay, Math.max(result.leaseLeftMs, 1)), leaving);
             }
             break;
         }
-        signal?.throwIfAborted();
+        // What was done has to be recorded if its successor does not: whoever has left may come back.
+        if (unrecorded === undefined) {
+          signal?.throwIfAborted();
+        }
       }
     } finally {
       waiting?.();
@@ -429,6 +434,16 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     }
   }
 
+  async function end(): Promise<void> {
+    closed = true;
+    await idleWithin(closeTimeoutMs);
+    givenUp = true;
+    for (const abort of executions) {
+      abort.abort(new IdempotencyError("CLOSED", "the work was stopped because the server stops"));
+    }
+    await idleWithin(ABORTED_GRACE_MS);
+  }
+
   return {
     run(request, work, { signal } = {}) {
       return signal === undefined
@@ -436,14 +451,9 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
         : untilLeft(attend(request, work, signal), signal);
     },
     stats: () => ({ ...counts, inFlight: executions.size }),
-    async close() {
-      closed = true;
-      await idleWithin(closeTimeoutMs);
-      givenUp = true;
-      for (const abort of executions) {
-        abort.abort(new IdempotencyError("CLOSED", "the work was stopped because the server stops"));
-      }
-      await idleWithin(ABORTED_GRACE_MS);
+    close() {
+      closing ??= end();
+      return closing;
     },
   };
 }
