@@ -13,12 +13,12 @@ import type { Settings } from "./config/settings.ts";
 import type { Inbound } from "./inbound.ts";
 import type { ConnectionPool } from "./pool/index.ts";
 import type { Registry } from "./registry/registry.ts";
-import { parseBreakerName } from "./tools/breakers.ts";
+import { type BreakerPlace, parseBreakerName } from "./tools/breakers.ts";
 import type { Outbound } from "./tools/outbound.ts";
 
 export interface AdminSourcesOptions {
   readonly settings: Pick<Settings, "outbound">;
-  readonly registry: Pick<Registry, "batchWriters" | "getTool">;
+  readonly registry: Pick<Registry, "batchWriters" | "getService" | "getTool">;
   readonly inbound: Inbound;
   readonly outbound: Outbound;
   readonly cache: ResponseCache | undefined;
@@ -41,7 +41,9 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
         list: () => breakers.list().flatMap(describeBreaker),
         reset: (name) => (breakers.reset(name) ? look(name) : undefined),
         isolate(name) {
-          if (!parseBreakerName(name)) {
+          const place = parseBreakerName(name);
+          // One that nothing ever asks would make an operator believe that calls are kept away.
+          if (!place || !(look(name) || isRegistered(place, registry))) {
             return undefined;
           }
           breakers.isolate(name, "an operator asked for it");
@@ -108,6 +110,31 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
     },
     streams,
   };
+}
+
+/** Whether there is what a breaker of this name would watch over. */
+function isRegistered(
+  { service: name, environment, version, scope, instanceId, tool }: BreakerPlace,
+  registry: Pick<Registry, "getService" | "getTool">,
+): boolean {
+  try {
+    const { instances } = registry.getService({ name, environment, version });
+    switch (scope) {
+      case "service":
+        return true;
+      case "instance":
+        return instances.some(({ id }) => id === instanceId);
+      case "method": {
+        const found = registry.getTool(tool ?? "", { environment, version });
+        return found.name === tool && found.service === name;
+      }
+    }
+  } catch (error) {
+    if (error instanceof DomainError && error.init.code === Code.NotFound) {
+      return false;
+    }
+    throw error;
+  }
 }
 
 /** Tools may be named by the end of their names, as in calls. Answers of one that is gone can still be dropped. */

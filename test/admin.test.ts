@@ -103,6 +103,36 @@ test("breakers are seen to open, are reset and isolated, and calls obey at once"
   });
 });
 
+test("what is registered can be isolated before it was called, and nothing else can", async () => {
+  await start("quiet");
+  const { service } = await clients.registry.getService({ service: { name: "quiet" } });
+  const { tool } = await clients.registry.getTool({ name: "quiet.Read" });
+  const place = "quiet/default/1.0.0";
+  const names = [
+    `service/${place}`,
+    `method/${place}/${tool?.name ?? ""}`,
+    `instance/${place}/${service?.instances[0]?.id ?? ""}`,
+  ];
+  for (const name of names) {
+    expect((await clients.admin.isolateBreaker({ name })).breaker?.name).toBe(name);
+    await clients.admin.resetBreaker({ name });
+  }
+  const { breakers: before } = await clients.admin.listBreakers({ pageSize: 1_000 });
+  for (const name of [
+    "service/quiet/default/1.0.1",
+    "service/quite/default/1.0.0",
+    "service/quiet/defualt/1.0.0",
+    `method/${place}/Absent`,
+    `method/${place}/toolplane.ListServices`,
+    `instance/${place}/absent`,
+  ]) {
+    expect(await failure(clients.admin.isolateBreaker({ name })), name).toMatchObject({
+      code: Code.NotFound,
+    });
+  }
+  expect((await clients.admin.listBreakers({ pageSize: 1_000 })).breakers).toHaveLength(before.length);
+});
+
 test("caches tell their hits and what they hold, and are purged", async () => {
   await start("kept");
   for (let call = 0; call < 4; call++) {
