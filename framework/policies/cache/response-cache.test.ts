@@ -638,3 +638,15 @@ test("whatever happens, no answer is older than allowed, nor from before a purge
     { numRuns: 150 },
   );
 });
+
+test.each([
+  { ttlMs: Number.NaN },
+  { maxBytes: Number.NaN },
+  { maxEntryBytes: -1 },
+  { staleWhileRevalidateMs: Number.NaN },
+  { maxStaleMs: -1 },
+  { earlyRefresh: Number.NaN },
+  { loadTimeoutMs: Number.NaN },
+])("options that mean nothing are refused: %o", (options) => {
+  expect(() => createResponseCache({ name: "test", ...options })).toThrow(RangeError);
+});

@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from "../../clock.ts";
 import { createCoalescer, type Flight } from "../coalesce/coalescer.ts";
+import { demandAtLeast } from "../demand.ts";
 import { reportEvent } from "../report-event.ts";
 import { createByteLru } from "./byte-lru.ts";
 import { withDeadline } from "./deadline.ts";
@@ -224,6 +225,15 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
     random = Math.random,
     onEvent,
   } = options;
+  demandAtLeast(`the cache ${name}`, 0, {
+    ttlMs: defaultTtlMs,
+    maxBytes,
+    maxEntryBytes,
+    staleWhileRevalidateMs,
+    maxStaleMs,
+    earlyRefresh,
+    loadTimeoutMs,
+  });
   const keepMs = Math.max(staleWhileRevalidateMs, maxStaleMs);
   const memory = createByteLru<Kept>({ maxBytes });
   const pending = new Map<string, PendingLoad>();

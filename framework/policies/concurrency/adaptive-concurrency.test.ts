@@ -351,3 +351,19 @@ test("whatever happens, no more is in flight than the limit allows when it is le
     }),
   );
 });
+
+test.each([
+  { min: 0 },
+  { max: 50 },
+  { initial: Number.NaN },
+  { tolerance: Number.NaN },
+  { tolerance: 0.5 },
+  { smoothing: 0 },
+  { smoothing: Number.NaN },
+  { smoothing: 2 },
+  { windowMs: Number.NaN },
+  { minLatencyMs: 0 },
+  { probeIntervalMs: Number.NaN },
+])("options that mean nothing are refused: %o", (options) => {
+  expect(() => createAdaptiveConcurrency(options)).toThrow(RangeError);
+});

@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { demandAtLeast } from "../demand.ts";
 import { reportEvent } from "../report-event.ts";
 import { createBaselines } from "./latency-baselines.ts";
 
@@ -9,9 +10,9 @@ export interface AdaptiveConcurrencyOptions {
   readonly min?: number;
   /** The limit never goes above. Default: 1,000. */
   readonly max?: number;
-  /** How many times as long as without load work may take before the limit falls. Default: 1.5 (Netflix). */
+  /** How many times as long as without load work may take before the limit falls, 1 or more. Default: 1.5 (Netflix). */
   readonly tolerance?: number;
-  /** How far the limit follows what a window says, from 0 to 1. Default: 0.5. */
+  /** How far the limit follows what a window says, above 0 and up to 1. Default: 0.5. */
   readonly smoothing?: number;
   /** The limit is computed anew after so many milliseconds, or after the usual latency if that is longer. Default: 250. */
   readonly windowMs?: number;
@@ -108,6 +109,11 @@ export function createAdaptiveConcurrency(options: AdaptiveConcurrencyOptions = 
   const { minLatencyMs = 5, probeIntervalMs = 60_000, clock = systemClock, onEvent } = options;
   if (!(min >= 1 && min <= initial && initial <= max)) {
     throw new RangeError("a concurrency limit needs 1 <= min <= initial <= max");
+  }
+  demandAtLeast("a concurrency limit", 1, { tolerance });
+  demandAtLeast("a concurrency limit", 0, { windowMs, probeIntervalMs });
+  if (!(smoothing > 0 && smoothing <= 1 && minLatencyMs > 0)) {
+    throw new RangeError("a concurrency limit needs smoothing above 0, up to 1, and minLatencyMs above 0");
   }
   const baselines = createBaselines();
   let limit = initial;

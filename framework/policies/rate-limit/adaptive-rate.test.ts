@@ -236,3 +236,20 @@ test("a process does not end while a call waits for its turn", () => {
     execFileSync(process.execPath, ["--input-type=module", "--eval", script], { encoding: "utf8" }),
   ).toBe("done\n");
 });
+
+test.each([
+  { initialRate: Number.NaN },
+  { minRate: 0 },
+  { maxRate: Number.POSITIVE_INFINITY },
+  { burst: 0 },
+  { increase: Number.NaN },
+  { increase: -1 },
+  { failureFactor: Number.NaN },
+  { failureFactor: 1.5 },
+  { latencyFactor: -0.5 },
+  { latencyTolerance: Number.NaN },
+  { maxWaitMs: Number.NaN },
+  { maxWaiting: -1 },
+])("options that mean nothing are refused: %o", (options) => {
+  expect(() => createAdaptiveRate(options)).toThrow(RangeError);
+});

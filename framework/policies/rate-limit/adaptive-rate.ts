@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { demandAtLeast } from "../demand.ts";
 import { keepAlive } from "../keep-alive.ts";
 import { reportEvent } from "../report-event.ts";
 import { createLatencyTrend } from "./latency-trend.ts";
@@ -124,6 +125,16 @@ export function createAdaptiveRate(options: AdaptiveRateOptions = {}): AdaptiveR
   const { maxWaitMs: patienceMs = 30_000, maxWaiting = 1_000, initialRate = 10 } = options;
   if (!(minRate > 0 && minRate <= maxRate && Number.isFinite(maxRate) && burst >= 1)) {
     throw new RangeError(`rates from ${minRate} to ${maxRate} with a burst of ${burst} make no sense`);
+  }
+  demandAtLeast("an adaptive rate", 0, {
+    initialRate,
+    increase,
+    maxWaitMs: patienceMs,
+    maxWaiting,
+    latencyTolerance,
+  });
+  if (!(failureFactor >= 0 && failureFactor <= 1 && latencyFactor >= 0 && latencyFactor <= 1)) {
+    throw new RangeError("failureFactor and latencyFactor of an adaptive rate must be from 0 to 1");
   }
 
   let rate = Math.min(Math.max(initialRate, minRate), maxRate);
