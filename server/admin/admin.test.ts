@@ -60,7 +60,15 @@ function ejectionsOf(...ids: string[]): NonNullable<AdminSources["ejections"]> {
   const ejected = new Map(
     ids.map((instanceId): [string, EjectionSnapshot] => [
       instanceId,
-      { instanceId, ...weather, tool: "weather.Get", reason: "slow", ejectedAt: 0, returnsAt: 1_000, ejections: 1 },
+      {
+        instanceId,
+        ...weather,
+        tool: "weather.Get",
+        reason: "slow",
+        ejectedAt: 0,
+        returnsAt: 1_000,
+        ejections: 1,
+      },
     ]),
   );
   return {

@@ -83,6 +83,17 @@ test("those who watch at the same interval share the work, and the last one ends
   expect(clock.pending).toBe(timers);
 });
 
+test("who asks for intervals of their own by the thousand make no more work than a few", async () => {
+  const { clock, feed, timers } = open();
+  const leave = new AbortController();
+  const watches = Array.from({ length: 1_000 }, (_, n) => watch(feed.watch(1_000 + n / 2, leave.signal)));
+  await expect.poll(() => clock.pending).toBeGreaterThan(timers);
+  expect(clock.pending).toBe(timers + 3);
+  leave.abort();
+  await Promise.all(watches.map(({ ended }) => ended));
+  expect(clock.pending).toBe(timers);
+});
+
 test("who reads slowly gets the newest interval, not all of them", async () => {
   const { clock, feed } = open();
   const leave = new AbortController();

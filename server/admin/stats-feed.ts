@@ -17,7 +17,8 @@ import type { AdminSources } from "./sources.ts";
 /** What went on, interval by interval. */
 export interface StatsFeed {
   /**
-   * Those who watch at the same interval see the same: it is made once for all of them, and only while someone watches.
+   * Those who watch at the same interval, in steps of 250 ms, see the same: it is made once for all of them, and only
+   * while someone watches.
    * Who joins others gets the message of the interval that runs. Who reads too slowly misses messages.
    */
   watch(intervalMs: number, signal: AbortSignal): AsyncGenerator<Stats, void, undefined>;
@@ -56,6 +57,8 @@ interface Ticker {
 }
 
 const MAX_SERVICES = 100;
+/** Intervals are multiples of this, in milliseconds, so that there are not as many as callers can think of. */
+const STEP_MS = 250;
 
 export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
   const { clock, inbound, outbound, runtime, sources } = options;
@@ -148,7 +151,7 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
       let newest: Stats | undefined;
       let failure: { readonly error: unknown } | undefined;
       let wake = () => {};
-      const leave = join(intervalMs, {
+      const leave = join(Math.ceil(intervalMs / STEP_MS) * STEP_MS, {
         tell(stats) {
           newest = stats;
           wake();
