@@ -532,6 +532,14 @@ describe("fallbacks", () => {
     }
   });
 
+  test("an answer that cannot be kept is given all the same", async () => {
+    const remember = () => {
+      throw new TypeError("the fallback is broken");
+    };
+    const { client } = await clientSide({}, { fallback: { remember, answer: () => undefined } });
+    await expect(client.echo({ value: "a" })).resolves.toMatchObject({ value: "a" });
+  });
+
   test("a fixed answer stands in where there is one", async () => {
     const fallback = fixedResponse(({ method: { name } }) => (name === "Measure" ? { value: 0 } : undefined));
     const { client, breakers } = await clientSide({}, { fallback });

@@ -4,6 +4,7 @@ import {
   type Interceptor,
   type StreamRequest,
   type UnaryRequest,
+  type UnaryResponse,
 } from "@connectrpc/connect";
 import { type Clock, systemClock } from "../clock.ts";
 import type { CombinedPermit } from "../policies/breaker/acquire-all.ts";
@@ -76,7 +77,7 @@ export function circuitBreaker(options: CircuitBreakerOptions = {}): Interceptor
       }
       call.succeed();
       if (!request.stream) {
-        fallback?.remember?.(request, response);
+        remember(fallback, request, response);
       }
       return response;
     } catch (error) {
@@ -84,6 +85,19 @@ export function circuitBreaker(options: CircuitBreakerOptions = {}): Interceptor
       throw error;
     }
   };
+}
+
+/** What cannot be kept is an answer all the same. */
+function remember(
+  fallback: CircuitFallback | undefined,
+  request: UnaryRequest,
+  response: UnaryResponse,
+): void {
+  try {
+    fallback?.remember?.(request, response);
+  } catch {
+    // Then there will be no fallback for it.
+  }
 }
 
 /** The share of a caller's time after which its leaving is taken for the end of that time. */

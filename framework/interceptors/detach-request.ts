@@ -3,6 +3,7 @@ import type { Clock } from "../clock.ts";
 import type { Logger } from "../logging.ts";
 import { type CallContext, callContextKey, type Principal } from "./call-context.ts";
 import { CallValues } from "./call-values.ts";
+import { timeoutMsOf } from "./timeout-header.ts";
 
 /**
  * When a call's caller gives it up, in milliseconds since 1970, in any Connect server or client; undefined when it does
@@ -16,27 +17,8 @@ export function deadlineOf(
   if (call !== undefined) {
     return call.deadline;
   }
-  const timeoutMs =
-    grpcTimeoutMs(header.get("grpc-timeout")) ?? connectTimeoutMs(header.get("connect-timeout-ms"));
+  const timeoutMs = timeoutMsOf(header);
   return timeoutMs === undefined ? undefined : clock.now() + timeoutMs;
-}
-
-/** https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: up to 8 digits and a unit. */
-function grpcTimeoutMs(value: string | null): number | undefined {
-  const [, amount, unit = ""] = /^(\d{1,8})([HMSmun])$/.exec(value ?? "") ?? [];
-  const unitMs: Readonly<Record<string, number>> = {
-    H: 3_600_000,
-    M: 60_000,
-    S: 1_000,
-    m: 1,
-    u: 1e-3,
-    n: 1e-6,
-  };
-  return amount === undefined ? undefined : Number(amount) * (unitMs[unit] ?? Number.NaN);
-}
-
-function connectTimeoutMs(value: string | null): number | undefined {
-  return value !== null && /^\d{1,10}$/.test(value) ? Number(value) : undefined;
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { Interceptor, UnaryRequest } from "@connectrpc/connect";
 import { systemClock } from "../clock.ts";
 import { createHedger, type HedgerOptions } from "../policies/hedge/hedger.ts";
-import { attemptHeader, deadlineOf } from "./retry-attempt.ts";
+import { attemptHeader, attemptsDeadline } from "./retry-attempt.ts";
 import { classifyFailure } from "./retry-failure.ts";
 import { isRepeatable } from "./retry-repeatable.ts";
 
@@ -34,7 +34,7 @@ export function hedge(options: HedgeOptions = {}): Interceptor {
     if (request.stream) {
       return next(request);
     }
-    const deadline = deadlineOf(request.header, clock.now());
+    const deadline = attemptsDeadline(request.header, clock.now());
     const header = new Headers(request.header);
     return hedger.run(
       (attempt, signal) =>

@@ -134,6 +134,25 @@ test.each(["grpc", "connect"] as const)("an attempt gets no more time than is le
   expect(timeouts[1]).toBeLessThanOrEqual(60_000 - 90);
 });
 
+test("time that takes more digits than gRPC allows is said with as many as it does", async () => {
+  const { attempt } = failing(1);
+  const timeouts: (string | null)[] = [];
+  const transport = createRouterTransport(
+    (router) =>
+      router.service(SampleService, {
+        echo(request, { requestHeader }) {
+          timeouts.push(requestHeader.get("grpc-timeout"));
+          attempt(requestHeader);
+          return request;
+        },
+      }),
+    { transport: { interceptors: [retry(soon)] } },
+  );
+  const headers = { "grpc-timeout": "30H" };
+  await createClient(SampleService, transport).echo({ value: "a" }, { headers });
+  expect(timeouts).toEqual(["30H", "99999999m"]);
+});
+
 test("a call is given up when the next wait would take it past its deadline", async () => {
   const { grpc, events } = await setUp(
     {

@@ -3,7 +3,7 @@ import type { Interceptor, StreamRequest, UnaryRequest } from "@connectrpc/conne
 import { systemClock } from "../clock.ts";
 import { createRetrier, type RetrierOptions } from "../policies/retry/retrier.ts";
 import { methodPolicies } from "./method-policy.ts";
-import { attemptHeader, deadlineOf } from "./retry-attempt.ts";
+import { attemptHeader, attemptsDeadline } from "./retry-attempt.ts";
 import { classifyFailure } from "./retry-failure.ts";
 import { isRepeatable } from "./retry-repeatable.ts";
 
@@ -46,7 +46,7 @@ export function retry(options: RetryOptions = {}): Interceptor {
     if (request.stream && request.method.methodKind !== "server_streaming") {
       return next(request);
     }
-    const deadline = deadlineOf(request.header, clock.now());
+    const deadline = attemptsDeadline(request.header, clock.now());
     // Interceptors and transports may add to what they get; no attempt inherits that from the one before.
     const header = new Headers(request.header);
     const headerOf = (attempt: number) =>
