@@ -46,6 +46,7 @@ export {
   type ResolvedMethodPolicy,
 } from "./method-policy.ts";
 export { type ObserveCallsOptions, observeCalls } from "./observe-calls.ts";
+export { keepOwnHeaders } from "./own-headers.ts";
 export {
   defaultExempt,
   exemption,
@@ -67,7 +68,9 @@ export {
 } from "./rate-limit-levels.ts";
 export { canonicalBinary, requestKey, requestScope } from "./request-key.ts";
 export { type RetryOptions, retry } from "./retry.ts";
+export { previousAttemptsHeader } from "./retry-attempt.ts";
 export { classifyFailure, isConnectionLost } from "./retry-failure.ts";
+export { isIdempotent, isRepeatable } from "./retry-repeatable.ts";
 export {
   type ChainLimits,
   type ChainParts,
