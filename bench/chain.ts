@@ -2,6 +2,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import type { LoadOrder } from "./chain-load.ts";
+import { stepRows } from "./chain-steps.ts";
 import type { BenchRow } from "./row.ts";
 
 const ROUNDS = 61;
@@ -52,7 +53,8 @@ export async function run(names: Readonly<Record<string, readonly string[]>> = s
     }
   }
   const [bare, ...others] = [...contestants];
-  return bare === undefined ? [] : others.flatMap(([name, one]) => rowsOf(name, one, bare[1]));
+  const rows = bare === undefined ? [] : others.flatMap(([name, one]) => rowsOf(name, one, bare[1]));
+  return [...rows, ...(await stepRows())];
 }
 
 function rowsOf(name: string, one: Contestant, bare: Contestant): BenchRow[] {

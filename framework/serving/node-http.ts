@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { constants } from "node:http2";
 
@@ -40,20 +40,21 @@ const connectionHeaders = [
 
 /** Sends the status and the headers. */
 export function writeHead(response: NodeResponse, status: number, headers: Headers): void {
-  const all: Record<string, string | string[]> = Object.fromEntries(headers);
-  if ("set-cookie" in all) {
+  const overHttp2 = "stream" in response;
+  const all: OutgoingHttpHeaders = overHttp2 ? response.getHeaders() : {};
+  for (const [name, value] of headers) {
+    all[name] = value;
+  }
+  if (headers.has("set-cookie")) {
     all["set-cookie"] = headers.getSetCookie();
   }
-  // The two classes have no common signature that the compiler could call; the same goes for `write`.
-  if ("stream" in response) {
-    // Node's own `writeHead` looks at each header again.
+  if (overHttp2) {
     for (const name of connectionHeaders) {
       delete all[name];
     }
-    response.stream.respond(
-      { ...response.getHeaders(), ...all, [constants.HTTP2_HEADER_STATUS]: status },
-      { waitForTrailers: true },
-    );
+    all[constants.HTTP2_HEADER_STATUS] = status;
+    // Node's own `writeHead` looks at each header again.
+    response.stream.respond(all, { waitForTrailers: true });
   } else {
     response.writeHead(status, all);
   }
