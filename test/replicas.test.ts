@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code, createClient } from "@connectrpc/connect";
@@ -136,6 +137,35 @@ test("kept answers outlive a restart, are shared by replicas, and are dropped wh
   expect(purged).toBeGreaterThan(0n);
   await expect.poll(async () => (await cacheOf(second))?.entries).toBe(0n);
   expect(await analyze(second)).toBe(ResultSource.BACKEND);
+});
+
+test("a request id means one call, whichever replicas are asked, and one outcome", async () => {
+  const databaseUrl = await createTestDatabaseUrl();
+  const apps = [await start({ databaseUrl }), await start({ databaseUrl })] as const;
+  const replicas = apps.map(clientsOf);
+  const { calls } = await startText(apps[0]);
+  for (const { registry } of replicas) {
+    await vi.waitFor(() => registry.getTool({ name: "text.AnalyzeText" }), { timeout: 20_000 });
+  }
+  const ask = ({ tools }: ReturnType<typeof clientsOf>, requestId: string) =>
+    tools.callTool({
+      call: {
+        tool: "text.AnalyzeText",
+        requestId,
+        input: { case: "arguments", value: { text: requestId } },
+      },
+    });
+  const requestId = randomUUID();
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, (_, n) => ask(replicas[n % 2] ?? expect.unreachable(), requestId)),
+  );
+  expect(calls()).toBe(1);
+  expect(new Set(answers.map(({ result }) => JSON.stringify(result?.value))).size).toBe(1);
+  await apps[0].close();
+  await ask(replicas[1] ?? expect.unreachable(), requestId);
+  expect(calls()).toBe(1);
+  await ask(replicas[1] ?? expect.unreachable(), randomUUID());
+  expect(calls()).toBe(2);
 });
 
 test("replicas that sign kept answers each with its own key are warned", async () => {
