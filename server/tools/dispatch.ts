@@ -82,8 +82,9 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const latencies = createLatencies();
 
   /**
-   * Begins an attempt on an instance that was not tried yet, else on one that is not busy with this call. Throws when
-   * there is none that may be called.
+   * Begins an attempt on an instance that was not tried yet, else on one that is not busy with this call. When breakers
+   * keep the call away from all of these, an ejected one is better than none: it may only be slow. Throws when there is
+   * none that may be called.
    */
   function start(
     call: Dispatch,
@@ -94,13 +95,16 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     const { instances } = call.tool;
     const eligible = outliers?.eligible(names.method, instances) ?? instances;
     let refusal: BreakerRefusal | undefined;
-    const candidates =
+    const candidates: (readonly ResolvedInstance[])[] =
       tried.length === 0
         ? [eligible]
         : [
             eligible.filter(({ id }) => !tried.includes(id)),
             eligible.filter(({ id }) => tried.includes(id) && !busy.has(id)),
           ];
+    if (eligible.length < instances.length) {
+      candidates.push(instances.filter((each) => !eligible.includes(each) && !busy.has(each.id)));
+    }
     for (let left of candidates) {
       while (isFilled(left)) {
         const { instance, release } = chooser.choose(left);
