@@ -1,6 +1,7 @@
+import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { expect, test } from "vitest";
 import { anonymous } from "./call-context.ts";
-import { callerKey } from "./rate-limit-levels.ts";
+import { type CallLevelsOptions, callerKey, callLevels } from "./rate-limit-levels.ts";
 
 test.each([
   ["127.0.0.1:52114", "address:127.0.0.1"],
@@ -21,4 +22,33 @@ test.each([
 
 test("whoever is known is known by name, wherever they call from", () => {
   expect(callerKey({ id: "user:ada", role: "reader" }, "127.0.0.1:1")).toBe("user:ada");
+});
+
+test("a service or caller without a limit is not under any limit of its level", () => {
+  const limit = { limit: 1, periodMs: 60_000 };
+  const calling = { method: Health.method.check, caller: "key:ci" };
+  const keysOf = (options: CallLevelsOptions) =>
+    callLevels(options).map(({ name, limiter, keyOf }) => {
+      limiter.close();
+      return [name, keyOf(calling)];
+    });
+  expect(keysOf({ service: limit, caller: limit })).toEqual([
+    ["service", Health.typeName],
+    ["caller", "key:ci"],
+  ]);
+  expect(
+    keysOf({
+      service: limit,
+      services: { [Health.typeName]: undefined },
+      caller: limit,
+      callers: { "key:ci": undefined },
+    }),
+  ).toEqual([
+    ["service", undefined],
+    ["caller", undefined],
+  ]);
+  // Nothing to decide: no level.
+  expect(keysOf({ services: { [Health.typeName]: undefined }, callers: { "key:ci": undefined } })).toEqual(
+    [],
+  );
 });
