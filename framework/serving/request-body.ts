@@ -1,6 +1,7 @@
 import { constants } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clock } from "../clock.ts";
+import type { DeadlineQueue, Waiting } from "./deadline-queue.ts";
 import { isGone, type NodeRequest, type NodeResponse } from "./node-http.ts";
 
 /** How long a client may go on sending a body that nobody reads, after it was answered, in milliseconds. */
@@ -62,7 +63,7 @@ export class RequestBody implements AsyncIterableIterator<Uint8Array, undefined>
     | { readonly resolve: (chunk: Chunk) => void; readonly reject: (reason: unknown) => void }
     | undefined;
   #state: "unread" | "reading" | "over" = "unread";
-  #cancelLimit: (() => void) | undefined;
+  #limit: { readonly queue: DeadlineQueue; readonly waiting: Waiting } | undefined;
   #failure: { readonly reason: unknown } | undefined;
 
   constructor(request: NodeRequest) {
@@ -95,14 +96,15 @@ export class RequestBody implements AsyncIterableIterator<Uint8Array, undefined>
   }
 
   /** Calls back when the body has not ended in time, unless reading is over by then. */
-  limit(clock: Clock, timeoutMs: number, onTimeout: () => void): void {
+  limit(queue: DeadlineQueue, onTimeout: () => void): void {
     const request = this.#request;
     if (!isComplete(request)) {
-      this.#cancelLimit = clock.after(timeoutMs, () => {
+      const waiting = queue.add(() => {
         if (!isComplete(request)) {
           onTimeout();
         }
       });
+      this.#limit = { queue, waiting };
     }
   }
 
@@ -140,7 +142,7 @@ export class RequestBody implements AsyncIterableIterator<Uint8Array, undefined>
       this.#request.off("end", this.#onEnd);
       this.#request.off("close", this.#onClose);
     }
-    this.#cancelLimit?.();
+    this.#limit?.queue.remove(this.#limit.waiting);
     this.#state = "over";
     this.#failure = failure;
     const waiting = this.#waiting;

@@ -5,6 +5,7 @@ import { domainConnectError, withErrorInfo } from "../errors/connect-error.ts";
 import { correlationIdHeader, correlationIdOf, requestIdHeader } from "../interceptors/correlation-id.ts";
 import type { Logger } from "../logging.ts";
 import type { Cors } from "./cors.ts";
+import { createDeadlineQueue } from "./deadline-queue.ts";
 import type { HostCheck } from "./host-check.ts";
 import type { ServeLimits } from "./limits.ts";
 import { isGone, type NodeHandler, type NodeRequest, type NodeResponse } from "./node-http.ts";
@@ -46,7 +47,8 @@ export interface RequestHandler {
  * fails on the way in the request's own protocol.
  */
 export function createRequestHandler(options: RequestHandlerOptions): RequestHandler {
-  const { rpcs, limits, logger, clock } = options;
+  const { rpcs, limits, logger, clock, streams } = options;
+  const forRpcs = { limits, clock, streams, bodies: createDeadlineQueue(clock, limits.requestTimeoutMs) };
   /** Responses over HTTP/1.1, whose connections outlast them. */
   const open = new Set<ServerResponse>();
   let running = 0;
@@ -87,7 +89,7 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
     }
     const rpc = rpcs.get(path);
     if (rpc !== undefined) {
-      return handleRpc(rpc, request, response, correlationId, options);
+      return handleRpc(rpc, request, response, correlationId, forRpcs);
     }
     return handleHttp(request, response, path);
   }

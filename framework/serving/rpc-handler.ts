@@ -9,6 +9,7 @@ import type { Clock } from "../clock.ts";
 import { withErrorInfo } from "../errors/connect-error.ts";
 import { type CallRecord, callRecordKey } from "../interceptors/call-record.ts";
 import { CallValues } from "../interceptors/call-values.ts";
+import type { DeadlineQueue } from "./deadline-queue.ts";
 import type { ServeLimits } from "./limits.ts";
 import { hostOf, type NodeRequest, type NodeResponse, peerOf } from "./node-http.ts";
 import { refuse } from "./refusal.ts";
@@ -31,7 +32,13 @@ export async function handleRpc(
     limits,
     clock,
     streams,
-  }: { readonly limits: ServeLimits; readonly clock: Clock; readonly streams: StreamMeter },
+    bodies,
+  }: {
+    readonly limits: ServeLimits;
+    readonly clock: Clock;
+    readonly streams: StreamMeter;
+    readonly bodies: DeadlineQueue;
+  },
 ): Promise<void> {
   const call = new AbortController();
   const body = new RequestBody(request);
@@ -54,7 +61,7 @@ export async function handleRpc(
   });
   const { methodKind } = handler.method;
   if (methodKind === "unary" || methodKind === "server_streaming") {
-    body.limit(clock, limits.requestTimeoutMs, () => {
+    body.limit(bodies, () => {
       const waited = `the message did not arrive within ${limits.requestTimeoutMs} ms`;
       call.abort(new ConnectError(waited, Code.DeadlineExceeded));
     });
