@@ -74,7 +74,7 @@ export function methodConcurrency(options: MethodConcurrencyOptions = {}): Inter
         signal.removeEventListener("abort", onAbort);
       }
     }
-    /** Connect aborts it when the call is over, whatever its end. */
+    /** For streams that nobody reads to their end: Connect aborts it when the call is over, whatever its end. */
     function onAbort(): void {
       if (streams) {
         release();
@@ -86,14 +86,23 @@ export function methodConcurrency(options: MethodConcurrencyOptions = {}): Inter
     try {
       const response = await next(request);
       streams = response.stream;
-      if (!streams || signal.aborted) {
+      if (!response.stream || signal.aborted) {
         release();
+        return response;
       }
-      return response;
+      return { ...response, message: until(response.message, release) };
     } catch (error) {
       release();
       throw error;
     }
+  }
+}
+
+async function* until<T>(messages: AsyncIterable<T>, over: () => void): AsyncGenerator<T> {
+  try {
+    yield* messages;
+  } finally {
+    over();
   }
 }
 

@@ -1,15 +1,25 @@
 import { createServer } from "node:http2";
-import { Code, ConnectError, createClient, type Interceptor, type ServiceImpl } from "@connectrpc/connect";
+import {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  createClient,
+  type Interceptor,
+  type ServiceImpl,
+} from "@connectrpc/connect";
 import { createTransport } from "@connectrpc/connect/protocol-connect";
 import { connectNodeAdapter, createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 import { ErrorInfoSchema, RetryInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { expect, onTestFinished, test } from "vitest";
+import { createLogger } from "../logging.ts";
 import { createFakeClock } from "../test-support/fake-clock.ts";
+import { sampleImplementation } from "../test-support/sample-implementation.ts";
 import { serveSample } from "../test-support/sample-server.ts";
 import { SampleService } from "../test-support/sample-service.ts";
 import { type ConcurrencyLimitOptions, createConcurrencyLimit } from "./concurrency-limit.ts";
 import { methodConcurrency } from "./concurrency-limit-method.ts";
+import { createConnectChain } from "./server-chain-connect.ts";
 
 /** A handler that goes on until it is told to end, or its call is over unless it does not look. */
 function held({ stubborn = false } = {}) {
@@ -284,6 +294,29 @@ test("a method's cap counts handlers that go on when their callers leave, for 10
   await expect.poll(() => ends.length).toBe(2);
   ends.pop()?.();
   await expect(call).resolves.toMatchObject({ value: "c" });
+});
+
+test("a stream gives its place back when its last message was sent, whoever looks after the time it has", async () => {
+  const method = "sample.v1.SampleService/Count";
+  const chain = createConnectChain({
+    methods: { [method]: { timeoutMs: 60_000, maxConcurrency: 1 } },
+    logger: createLogger({ level: "silent" }),
+  });
+  const { interceptors, requestGate } = chain;
+  const routes = (router: ConnectRouter) => router.service(SampleService, sampleImplementation);
+  const server = createServer(connectNodeAdapter({ routes, interceptors, requestGate }));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(async () => {
+    server.close();
+    await chain.close();
+  });
+  const address = server.address();
+  const baseUrl = `http://127.0.0.1:${typeof address === "object" ? address?.port : ""}`;
+  const client = createClient(SampleService, createGrpcTransport({ baseUrl }));
+  for (let call = 0; call < 3; call++) {
+    const numbers = () => Array.fromAsync(client.count({ value: 2 })).catch(() => []);
+    await expect.poll(async () => (await numbers()).length, { timeout: 2_000 }).toBe(2);
+  }
 });
 
 test("methods without a cap of their own have none", async () => {

@@ -15,6 +15,7 @@ import { callContextKey } from "./call-context.ts";
 import { type CallRecord, callRecordKey } from "./call-record.ts";
 import { correlationIdHeader, correlationIdOf, requestIdHeader } from "./correlation-id.ts";
 import { deadlineOf } from "./detach-request.ts";
+import { LOCAL_PEER } from "./rate-limit.ts";
 import { type FinishedCall, type ReportCallsOptions, reportCalls } from "./report-calls.ts";
 
 export interface ObserveCallsOptions extends Omit<ReportCallsOptions, "quietServices"> {
@@ -41,6 +42,7 @@ export function observeCalls(options: ObserveCallsOptions): Interceptor {
   return (next) => async (given) => {
     const started = clock.monotonic();
     const method = `${given.service.typeName}/${given.method.name}`;
+    const peer = peerOf?.(given);
     const correlationId = correlationIdOf(
       given.header.get(correlationIdHeader) ?? given.header.get(requestIdHeader),
     );
@@ -51,7 +53,8 @@ export function observeCalls(options: ObserveCallsOptions): Interceptor {
       finish: () => {},
       abandon: undefined,
       correlationId,
-      peer: peerOf?.(given) ?? "unknown",
+      // What a header may have brought is not believed to be this process.
+      peer: peer === undefined || peer === LOCAL_PEER ? "unknown" : peer,
       stopReading: () => {},
     };
     const { signal, deadline, cancel } = limitTime(given, timeoutOf?.(given.method), clock);

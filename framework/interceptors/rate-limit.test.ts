@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer as createHttp1 } from "node:http";
 import { createServer as createHttp2 } from "node:http2";
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
 import { createTransport } from "@connectrpc/connect/protocol-connect";
 import { connectNodeAdapter, createConnectTransport } from "@connectrpc/connect-node";
 import {
@@ -12,6 +12,7 @@ import {
 import { Health } from "@toolplane/gen/grpc/health/v1/health_pb.js";
 import { ServerReflection } from "@toolplane/gen/grpc/reflection/v1/reflection_pb.js";
 import { expect, onTestFinished, test } from "vitest";
+import { createLogger } from "../logging.ts";
 import { createLimitSet } from "../policies/rate-limit/limit-set.ts";
 import { createFakeClock } from "../test-support/fake-clock.ts";
 import { rawConnect } from "../test-support/raw-client.ts";
@@ -21,6 +22,7 @@ import { SampleService } from "../test-support/sample-service.ts";
 import { transports } from "../test-support/transports.ts";
 import type { Gate } from "./begin-call.ts";
 import { principalKey } from "./call-context.ts";
+import { observeCalls } from "./observe-calls.ts";
 import { rateLimit, rateLimitGate } from "./rate-limit.ts";
 import { type CallLevelsOptions, callLevels } from "./rate-limit-levels.ts";
 
@@ -343,4 +345,22 @@ test.each(["1.1", "2"] as const)("any Connect server can be limited, over HTTP/%
       ?.top.map(({ key }) => key)
       .toSorted(),
   ).toEqual(["address:192.0.2.1", "address:2001:db8:0:0::/64", "address:unknown", "key:a"]);
+});
+
+test("nobody is let through for saying that the call comes from the server's own process", async () => {
+  const transport = createRouterTransport((router) => router.service(SampleService, sampleImplementation), {
+    router: {
+      interceptors: [
+        observeCalls({
+          logger: createLogger({ level: "silent" }),
+          peerOf: ({ header }) => header.get("x-forwarded-for") ?? undefined,
+        }),
+        rateLimit({ limits: createLimits({ caller: perMinute(1, 1) }).limits }),
+      ],
+    },
+  });
+  const client = createClient(SampleService, transport);
+  const headers = { "x-forwarded-for": "local" };
+  await client.echo({ value: "a" }, { headers });
+  expect((await refusal(client.echo({ value: "a" }, { headers }))).code).toBe(Code.ResourceExhausted);
 });
