@@ -450,3 +450,17 @@ test("a generator is cleaned up when its caller leaves", async () => {
     .poll(() => server.logged.find(({ msg }) => msg === "call"))
     .toMatchObject({ code: "canceled" });
 });
+
+test("what a request that failed had in its query is in no log: it may be a message, or a token", async () => {
+  const server = await serveSample({
+    http: [
+      () => {
+        throw new Error("broken");
+      },
+    ],
+  });
+  expect((await fetch(`${server.url}/page?access_token=hidden-token`)).status).toBe(500);
+  const failures = server.logged.filter(({ msg }) => msg === "a request failed");
+  expect(failures).toMatchObject([{ path: "/page" }]);
+  expect(JSON.stringify(server.logged)).not.toContain("hidden-token");
+});

@@ -63,7 +63,7 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
   }
 
   function handle(request: NodeRequest, response: NodeResponse, correlationId: string): void | Promise<void> {
-    const path = (request.url ?? "").split("?", 1)[0] ?? "";
+    const path = pathOf(request);
     // Node's HTTP/2 keeps the limit only from when the client has confirmed the server's settings.
     if ("stream" in request && headerListSize(request.rawHeaders) > limits.maxHeaderBytes) {
       refuse(request, response, headersTooLarge(limits.maxHeaderBytes), 431);
@@ -127,10 +127,10 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
       endUnreadBody(request, response, clock);
     } catch (error) {
       if (isGone(response)) {
-        logger.debug({ err: error, path: request.url }, "a request failed whose client has left");
+        logger.debug({ err: error, path: pathOf(request) }, "a request failed whose client has left");
         return;
       }
-      logger.error({ err: error, path: request.url }, "a request failed");
+      logger.error({ err: error, path: pathOf(request) }, "a request failed");
       refuse(
         request,
         response,
@@ -150,6 +150,11 @@ export function createRequestHandler(options: RequestHandlerOptions): RequestHan
       }
     },
   };
+}
+
+/** Without the query, which may hold a message or a token: it is not to be logged or repeated. */
+function pathOf(request: NodeRequest): string {
+  return (request.url ?? "").split("?", 1)[0] ?? "";
 }
 
 function overloaded(): ConnectError {
