@@ -28,6 +28,9 @@ export async function ensureBuilt() {
     return false;
   }
   await Promise.all(Object.entries(BUNDLES).map(([to, from]) => bundle(join(root, from), join(root, to))));
+  // Its process would stay for as long as the server does that is started next.
+  const { stop } = await import("esbuild");
+  await stop();
   return true;
 }
 

@@ -29,16 +29,22 @@ function clientsOf(app: TestApp) {
   };
 }
 
-test("replicas on one database share their limits", async () => {
+/** What callers of two new replicas get that send more than their common limit of 10; undefined: a store was lost. */
+async function outcomesOfTwoReplicas(): Promise<string[] | undefined> {
   const databaseUrl = await createTestDatabaseUrl();
   const config = `inbound:
   global: { unlimited: true }
   per_caller: { unlimited: true }
   services: { toolplane.registry.v1.RegistryService: { requests: 10, period: 3600s, burst: 10 } }
 `;
+  let lost = false;
+  const logger = createLogger({
+    level: "warn",
+    destination: { write: (line) => (lost ||= line.includes("limits are counted locally")) },
+  });
   const replicas = [
-    clientsOf(await start({ databaseUrl, config })),
-    clientsOf(await start({ databaseUrl, config })),
+    clientsOf(await start({ databaseUrl, config, logger })),
+    clientsOf(await start({ databaseUrl, config, logger })),
   ];
   const outcomes = await Promise.all(
     replicas.flatMap(({ registry }) =>
@@ -53,11 +59,23 @@ test("replicas on one database share their limits", async () => {
       ),
     ),
   );
-  expect(outcomes.filter((outcome) => outcome === "allowed")).toHaveLength(10);
+  if (lost) {
+    return undefined;
+  }
   for (const { admin } of replicas) {
     const { limits } = await admin.listLimits({ level: "service" });
     expect(limits).toMatchObject([{ store: "postgresql", limit: 10 }]);
   }
+  return outcomes;
+}
+
+test("replicas on one database share their limits", async () => {
+  let outcomes: string[] | undefined;
+  // On a machine that stalls for a quarter of a second replicas count by themselves, as they should.
+  for (let tries = 0; outcomes === undefined && tries < 10; tries++) {
+    outcomes = await outcomesOfTwoReplicas();
+  }
+  expect(outcomes?.filter((outcome) => outcome === "allowed")).toHaveLength(10);
 });
 
 /** A service that counts how often it is asked, registered with one of the replicas. */

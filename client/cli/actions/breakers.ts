@@ -87,7 +87,8 @@ function renderBreakers(context: Context, breakers: readonly Breaker[]): string 
   const now = io.now();
   return renderColumns(
     [
-      { title: "BREAKER", minWidth: 24 },
+      // Whole, since it is what `reset` and `isolate` want to be told.
+      { title: "BREAKER" },
       { title: "STATE" },
       { title: "SINCE", optional: true },
       { title: "RETRY" },
@@ -96,7 +97,7 @@ function renderBreakers(context: Context, breakers: readonly Breaker[]): string 
       { title: "SLOW", align: "right", optional: true },
       { title: "REFUSED", align: "right" },
       { title: "OPENED", align: "right", optional: true },
-      { title: "LAST FAILURE", minWidth: 12 },
+      { title: "LAST FAILURE", minWidth: 16, wraps: true },
     ],
     breakers.map((breaker) => [
       { text: breaker.name, style: paint.bold },
