@@ -200,6 +200,46 @@ describe("attempts", () => {
     stage.expectNothingHeld();
   });
 
+  test("wait as long as the backend asks for, and are not made when it asks for none", async () => {
+    const stage = createStage();
+    const patient = stage.call();
+    await stage.settle();
+    stage.received[0]?.fail(new ConnectError("later", Code.Unavailable, { "grpc-retry-pushback-ms": "700" }));
+    await stage.pass(690);
+    expect(stage.received).toHaveLength(1);
+    await stage.pass(200);
+    stage.received[1]?.fail(new ConnectError("never", Code.Unavailable, { "grpc-retry-pushback-ms": "-1" }));
+    expect(await failure(patient.done)).toMatchObject({ code: Code.Unavailable, rawMessage: "never" });
+    expect(stage.received).toHaveLength(2);
+    stage.expectNothingHeld();
+  });
+
+  test("beyond the first are a share of the calls", async () => {
+    const stage = createStage({
+      settings: {
+        breaker: { disabled: true },
+        outliers: { disabled: true },
+        deduplication: { disabled: true },
+      },
+    });
+    const calls = Array.from({ length: 100 }, () => stage.call());
+    const failed = new Set();
+    for (let round = 0; round < 3; round++) {
+      await stage.settle();
+      for (const one of stage.received) {
+        if (!failed.has(one)) {
+          failed.add(one);
+          one.fail(unavailable());
+        }
+      }
+      await stage.pass(500);
+    }
+    await Promise.all(calls.map(({ done }) => failure(done)));
+    // 20 % of the calls, and 3 in each of the 10 s that the budget looks back on.
+    expect(stage.received).toHaveLength(150);
+    stage.expectNothingHeld();
+  });
+
   test("are not begun by a call whose turn comes after its deadline", async () => {
     const stage = createStage({
       settings: { tools: [{ tool: "*", maxConcurrency: 1, unshared: true }] },
@@ -471,24 +511,50 @@ describe("identical calls", () => {
 
 describe("a kept answer", () => {
   test("is renewed in the background for nobody in particular", async () => {
-    const stage = createStage({
-      cacheTtlMs: 1_000,
-      settings: { cache: { staleWhileRevalidate: seconds(60) } },
-    });
+    const stage = createStage({ cacheTtlMs: 1_000, staleWhileRevalidateMs: 60_000 });
     const first = stage.call();
     await stage.settle();
     stage.received[0]?.answer("old");
     await first.done;
-    await stage.pass(500);
-    const kept = stage.call();
+    await stage.pass(1_500);
+    const kept = stage.call({ timeout: milliseconds(100) });
     expect(await kept.done).toMatchObject({
       source: ResultSource.CACHE,
       attempts: 0,
-      ageMs: 500,
-      stale: false,
+      instanceId: "",
+      ageMs: 1_500,
+      stale: true,
     });
     expect(kept.events[0]).toMatchObject({ kind: "started", instanceId: "" });
     expect(kept.results).toEqual(["old"]);
+    await stage.settle();
+    // It has the tool's own time, not what its caller had left.
+    expect(stage.received[1]?.timeoutMs).toBe(10_000);
+    stage.received[1]?.answer("new");
+    await stage.settle();
+    const renewed = stage.call();
+    expect(await renewed.done).toMatchObject({ source: ResultSource.CACHE, ageMs: 0, stale: false });
+    expect(renewed.results).toEqual(["new"]);
+    stage.expectNothingHeld();
+  });
+
+  test("is the answer of a tool that cannot give a better one", async () => {
+    const stage = createStage({ cacheTtlMs: 1_000, settings: { retry: { attempts: 1 } } });
+    const first = stage.call();
+    await stage.settle();
+    stage.received[0]?.answer("old");
+    await first.done;
+    await stage.pass(5_000);
+    const { done, results } = stage.call();
+    await stage.settle();
+    stage.received[1]?.fail(unavailable());
+    expect(await done).toMatchObject({
+      source: ResultSource.FALLBACK,
+      attempts: 1,
+      ageMs: 5_000,
+      stale: true,
+    });
+    expect(results).toEqual(["old"]);
     stage.expectNothingHeld();
   });
 
@@ -545,11 +611,11 @@ test("whatever happens in whatever order, nothing is held in the end", async () 
       const { hedge, narrow, paced, ...options } = kind;
       const stage = createStage({
         ...options,
+        staleWhileRevalidateMs: 1_000,
         instances: 3,
         settings: {
           breaker: { openDuration: milliseconds(500) },
           outliers: { ejectionTime: milliseconds(500) },
-          cache: { staleWhileRevalidate: seconds(1) },
           tools: [
             {
               tool: "*",

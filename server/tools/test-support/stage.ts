@@ -25,6 +25,8 @@ export interface StageOptions {
   readonly idempotent?: IdempotentCalls;
   /** What the tool says of its answers, in milliseconds. */
   readonly cacheTtlMs?: number;
+  /** Default: 0. */
+  readonly staleWhileRevalidateMs?: number;
 }
 
 /** A call that an instance was sent, to be answered as a test likes. */
@@ -155,7 +157,13 @@ export function createStage(options: StageOptions = {}): Stage {
     }),
   };
 
-  const cache = createResponseCache({ name: "tools", clock, mayOutlive: isTimeout, random: () => 0 });
+  const cache = createResponseCache({
+    name: "tools",
+    staleWhileRevalidateMs: options.staleWhileRevalidateMs ?? 0,
+    clock,
+    mayOutlive: isTimeout,
+    random: () => 0,
+  });
   const outbound = createOutbound({
     settings: resolveOutbound(create(OutboundConfigSchema, options.settings ?? {})),
     defaultTimeoutMs: 10_000,
