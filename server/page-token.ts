@@ -55,8 +55,13 @@ export function invalidPageToken(): Error {
 function decode(token: string): string[] {
   try {
     const value: unknown = JSON.parse(Buffer.from(token, "base64url").toString("utf8"));
-    return Array.isArray(value) && value.every((item) => typeof item === "string") ? value : [];
+    return Array.isArray(value) && value.every(isText) ? value : [];
   } catch {
     return [];
   }
+}
+
+/** What is looked for in a database, which has neither NUL in a text nor half of a surrogate pair. */
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value.isWellFormed() && !value.includes("\0");
 }

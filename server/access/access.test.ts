@@ -126,6 +126,39 @@ describe("a key", () => {
     expect(second).toEqual(first);
   });
 
+  test("cannot be named by what no database can look for, nor listed from there on", async () => {
+    const replica = await startReplica(await createTestDatabaseUrl());
+    const operator = replica.admin(operatorKey);
+    expect(await reasonOf(operator.rotateApiKey({ id: "k\0" }))).toBe("API_KEY_NOT_FOUND");
+    expect(await reasonOf(operator.revokeApiKey({ id: "k\0" }))).toBe("API_KEY_NOT_FOUND");
+    expect(await operator.listApiKeys({ name: "k\0" })).toMatchObject({ apiKeys: [] });
+    for (const name of ["a", "b"]) {
+      await createKey(replica, name);
+    }
+    const { nextPageToken } = await operator.listApiKeys({ pageSize: 1 });
+    const [question] = JSON.parse(Buffer.from(nextPageToken, "base64url").toString());
+    for (const position of [
+      ["a\0", "2026-01-01T00:00:00Z", "k"],
+      ["a", "2026-01-01T00:00:00Z", "k\0"],
+      ["a\ud800", "2026-01-01T00:00:00Z", "k"],
+      ["a", "-271821-04-20T00:00:00Z", "k"],
+      ["a", "some day", "k"],
+    ]) {
+      const pageToken = Buffer.from(JSON.stringify([question, ...position])).toString("base64url");
+      expect(await reasonOf(operator.listApiKeys({ pageSize: 1, pageToken })), position.join()).toBe(
+        "INVALID_FIELDS",
+      );
+    }
+  });
+
+  test.each(["operator", "Operator", "OPERATOR"])(
+    "cannot be called %s, as the one that is configured",
+    async (name) => {
+      const replica = await startReplica(await createTestDatabaseUrl());
+      expect(await reasonOf(createKey(replica, name))).toBe("INVALID_FIELDS");
+    },
+  );
+
   test("says when it was last used, to the minute", async () => {
     const clock = createFakeClock(Date.UTC(2026, 0, 1, 10, 0, 20));
     const replica = await startReplica(await createTestDatabaseUrl(), { clock });

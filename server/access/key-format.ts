@@ -16,6 +16,7 @@ export interface ParsedKey {
 
 const PREFIX = "tp_";
 const FORM = /^tp_(k[0-9a-z]{10})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$/;
+const ID_FORM = /^k[0-9a-z]{10}$/;
 const ID_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz";
 const BASE62 = `${ID_DIGITS}ABCDEFGHIJKLMNOPQRSTUVWXYZ`;
 /** 62^43 is just above 2^256. */
@@ -40,6 +41,11 @@ export function parseKey(token: string): ParsedKey | "foreign" | "malformed" {
   return id !== undefined && secret !== undefined && check === checksum(token.slice(0, -CHECKSUM_LENGTH))
     ? { id, secret }
     : "malformed";
+}
+
+/** Whether a key can have this id. */
+export function isKeyId(id: string): boolean {
+  return ID_FORM.test(id);
 }
 
 /**

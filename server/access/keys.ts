@@ -14,7 +14,7 @@ import { ListApiKeysRequestSchema } from "@toolplane/gen/toolplane/admin/v1/admi
 import type { Logger } from "pino";
 import { invalidPageToken, pageTokens } from "../page-token.ts";
 import type { Database } from "../storage/database.ts";
-import { createKey, hashSecret, parseKey } from "./key-format.ts";
+import { createKey, hashSecret, isKeyId, parseKey } from "./key-format.ts";
 import { openKeyRing } from "./key-ring.ts";
 import { createLastUse } from "./last-use.ts";
 import { OPERATOR_KEY_NAME } from "./operator-key.ts";
@@ -159,7 +159,7 @@ export async function openKeys({ database, clock, logger }: KeysOptions): Promis
     },
 
     async create(spec) {
-      if (spec.name === OPERATOR_KEY_NAME) {
+      if (spec.name.toLowerCase() === OPERATOR_KEY_NAME) {
         throw reservedName();
       }
       const { key, token } = issue(spec);
@@ -171,7 +171,7 @@ export async function openKeys({ database, clock, logger }: KeysOptions): Promis
 
     async rotate(id, { overlapMs = DEFAULT_OVERLAP_MS, ttlMs, createdBy }) {
       const rotated = await store.change(async (writes) => {
-        const old = await writes.find(id);
+        const old = isKeyId(id) ? await writes.find(id) : undefined;
         if (old === undefined) {
           throw noKey(id);
         }
@@ -200,7 +200,7 @@ export async function openKeys({ database, clock, logger }: KeysOptions): Promis
 
     async revoke(id, revokedBy) {
       const key = await store.change(async (writes) => {
-        const found = await writes.find(id);
+        const found = isKeyId(id) ? await writes.find(id) : undefined;
         if (found === undefined) {
           throw noKey(id);
         }
@@ -213,6 +213,10 @@ export async function openKeys({ database, clock, logger }: KeysOptions): Promis
 
     async list({ name, includeInactive, pageSize, pageToken }) {
       const filter = create(ListApiKeysRequestSchema, { name, includeInactive });
+      if (name.includes("\0")) {
+        // No key has such a name, and the database would not even look for it.
+        return { items: [], nextPageToken: "" };
+      }
       const tokens = pageTokens("api-keys", 3, ListApiKeysRequestSchema, filter);
       const size = pageSize || DEFAULT_PAGE_SIZE;
       const found = await store.list(
@@ -260,7 +264,8 @@ function readPosition(parts: readonly string[] | undefined): KeyPosition | undef
   }
   const [name = "", time = "", id = ""] = parts;
   const createTime = new Date(time);
-  if (Number.isNaN(createTime.getTime())) {
+  // Before 1970 there were no keys, and before long the database knows no time.
+  if (!(createTime.getTime() >= 0)) {
     throw invalidPageToken();
   }
   return { name, createTime, id };
@@ -274,7 +279,7 @@ function reservedName(): DomainError {
   return invalidArgument([
     {
       field: "name",
-      description: `"${OPERATOR_KEY_NAME}" is the name of the key in the server's configuration: choose another one`,
+      description: `"${OPERATOR_KEY_NAME}", in capitals too, is the name of the key in the server's configuration: choose another one`,
       reason: "RESERVED_NAME",
     },
   ]);
