@@ -280,6 +280,37 @@ describe("one of three instances", () => {
   });
 });
 
+describe("what is told of a call", () => {
+  test("begins when it is sent and is whole when it has ended, whoever answered in the end", async () => {
+    const instances = await start("told", 2);
+    instances.fail(0, { errorRate: 1 });
+    instances.fail(1, { latency: { nanos: 50_000_000 } });
+    const infos = new Set<number>();
+    for (let round = 0; round < 10 && infos.size < 2; round++) {
+      const events = [];
+      for await (const { event } of clients.tools.callToolStream({
+        call: { tool: "told.Read", input: { case: "arguments", value: { text: String(round) } } },
+      })) {
+        events.push(event);
+      }
+      expect(events.map((event) => event.case)).toEqual(["started", "result", "finished"]);
+      const [started, , finished] = events;
+      expect.assert(started?.case === "started" && finished?.case === "finished");
+      expect(started.value).toMatchObject({ attempts: 0, source: ResultSource.UNSPECIFIED, resultCount: 0 });
+      expect(started.value.duration).toBeUndefined();
+      expect(finished.value).toMatchObject({
+        instanceId: "told-1.0.0-1",
+        source: ResultSource.BACKEND,
+        resultCount: 1,
+        attempts: started.value.instanceId === "told-1.0.0-1" ? 1 : 2,
+      });
+      expect(finished.value.duration).toBeDefined();
+      infos.add(finished.value.attempts);
+    }
+    expect(infos).toContain(1);
+  });
+});
+
 describe("retries", () => {
   test("are made for what may be repeated, and counted", async () => {
     const instances = await start("retried", 2);

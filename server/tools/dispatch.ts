@@ -102,8 +102,8 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
             eligible.filter(({ id }) => !tried.includes(id)),
             eligible.filter(({ id }) => tried.includes(id) && !busy.has(id)),
           ];
-    if (eligible.length < instances.length) {
-      candidates.push(instances.filter((each) => !eligible.includes(each) && !busy.has(each.id)));
+    if (eligible.length < instances.length && busy.size === 0) {
+      candidates.push(instances.filter((each) => !eligible.includes(each)));
     }
     for (let left of candidates) {
       while (isFilled(left)) {
