@@ -13,16 +13,27 @@ async function setUp() {
   const clock = createFakeClock();
   const inner = createKeyStore(database);
   let reads = 0;
+  let hanging: Promise<void> | undefined;
   const store: KeyStore = {
     ...inner,
-    loadEndingAfter(time) {
+    async loadEndingAfter(time) {
       reads += 1;
-      return inner.loadEndingAfter(time);
+      await hanging;
+      return await inner.loadEndingAfter(time);
     },
   };
   const ring = await openKeyRing({ database, store, clock, logger: silentLogger });
   onTestFinished(() => ring.close());
-  return { ring, store, clock, reads: () => reads };
+  /** Lets reads take until what is returned is called. */
+  function hang(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    hanging = promise;
+    return () => {
+      hanging = undefined;
+      resolve();
+    };
+  }
+  return { ring, store, clock, hang, reads: () => reads };
 }
 
 function aKey(): NewKey {
@@ -52,6 +63,27 @@ test("guesses have the database read once a second, however many there are", asy
   clock.advance(1);
   await ring.missed();
   expect(reads()).toBe(3);
+});
+
+test("nobody whose key is not known waits for more than a second, and nobody for a read that is late", async () => {
+  const { ring, clock, hang, reads } = await setUp();
+  const release = hang();
+  const waiting = Promise.allSettled([ring.missed(), ring.missed()]);
+  clock.advance(1_000);
+  const late = { status: "rejected", reason: { init: { reason: "DATABASE_UNAVAILABLE" } } };
+  expect(await waiting).toMatchObject([late, late]);
+  clock.advance(1_000);
+  expect(await Promise.allSettled([ring.missed()])).toMatchObject([late]);
+  expect(reads()).toBe(2);
+  release();
+  await expect
+    .poll(() =>
+      ring.missed().then(
+        () => "known",
+        () => "late",
+      ),
+    )
+    .toBe("known");
 });
 
 test("changes at the same time are read together, and none of them is missed", async () => {

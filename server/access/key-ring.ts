@@ -1,6 +1,7 @@
 import type { Clock } from "@toolplane/framework";
 import type { Logger } from "pino";
 import type { Database } from "../storage/database.ts";
+import { databaseUnavailable } from "../storage/database-error.ts";
 import { KEYS_CHANNEL, type KeyRecord, type KeyStore } from "./store.ts";
 
 /** Notifications can be lost with a connection: look for changes at least this often, in milliseconds. */
@@ -9,6 +10,8 @@ const POLL_INTERVAL_MS = 5_000;
 const RETRY_DELAY_MS = 500;
 /** How often keys that are not known have the database read, at most, in milliseconds. */
 const MISS_INTERVAL_MS = 1_000;
+/** How long one who shows a key that is not known waits for the database, in milliseconds. */
+const MISS_TIMEOUT_MS = 1_000;
 /** For how long keys that have ended are known as such, in milliseconds. */
 const ENDED_KEPT_MS = 30 * 86_400_000;
 
@@ -27,7 +30,8 @@ export interface KeyRing {
   pull(): Promise<void>;
   /**
    * To be awaited when a key is not known, and followed by a second look: another replica may have made it just now. The
-   * database is read once a second at most, whatever is asked for. Rejects while it cannot be read.
+   * database is read once a second at most, whatever is asked for. Rejects while it cannot be read, or not soon: those who
+   * wait take places that others need.
    */
   missed(): Promise<void>;
   close(): Promise<void>;
@@ -81,6 +85,15 @@ export async function openKeyRing({ database, store, clock, logger }: KeyRingOpt
     return next;
   }
 
+  function soon(reading: Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const cancel = clock.after(MISS_TIMEOUT_MS, () =>
+        reject(databaseUnavailable("the API keys cannot be read now")),
+      );
+      reading.then(resolve, reject).finally(cancel);
+    });
+  }
+
   function schedule(delayMs: number): void {
     cancelTimer();
     if (!closed) {
@@ -112,9 +125,10 @@ export async function openKeyRing({ database, store, clock, logger }: KeyRingOpt
     async missed() {
       if (missing === undefined && clock.monotonic() - missedAt >= MISS_INTERVAL_MS) {
         missedAt = clock.monotonic();
-        missing = pull().finally(() => {
+        const reading = pull().finally(() => {
           missing = undefined;
         });
+        missing = soon(reading);
       }
       await missing;
       if (failure !== undefined) {
