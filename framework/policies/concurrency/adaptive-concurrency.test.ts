@@ -218,6 +218,16 @@ test("more of a slow kind of work does not look like overload", () => {
   expect(run({ seconds: 30, rate: 800, work: mixed(0.25) }).refused).toBeLessThan(0.01 * 800 * 30);
 });
 
+test("a probe learns how long work takes, not only the work that is done first", () => {
+  const work = (random: () => number) => ({ ms: random() < 0.9 ? 10 : 2_000 });
+  const seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+  // About 63 in flight at once, of which nobody is in another's way.
+  const refused = seeds.map(
+    (seed) => createModel(400, {}, seed).run({ seconds: 300, rate: 300, work }).refused,
+  );
+  expect(refused.reduce((sum, each) => sum + each) / (seeds.length * 300 * 300)).toBeLessThan(0.1);
+});
+
 test("while the latency without load is measured, only the least is let through", () => {
   const { run, events, limiter } = createModel(40);
   run({ seconds: 200, rate: 2_400, work: about(50) });

@@ -88,6 +88,23 @@ const PROBE_LATENCIES = 4;
 /** Windows at the lower bound of the limit after which their latency counts as that without load (Envoy). */
 const WINDOWS_AT_MIN = 5;
 
+interface Work {
+  readonly kind: string;
+  readonly started: number;
+}
+
+/**
+ * The first pieces of work that start in a probe are its samples, however long they take: of those that are done first, it
+ * would only learn how long quick work takes.
+ */
+interface Probe {
+  readonly ends: number;
+  /** How many samples have started. */
+  begun: number;
+  /** Those that are not done yet. */
+  readonly running: Set<Work>;
+}
+
 /**
  * A limit on concurrent work that finds itself, after Netflix's Gradient2 (https://github.com/Netflix/concurrency-limits)
  * with the measuring of Envoy's adaptive concurrency filter. After each window:
@@ -101,7 +118,7 @@ const WINDOWS_AT_MIN = 5;
  * - The limit changes only in windows in which at least half of it was used: light traffic says nothing about it.
  * - The latency without load, one for each kind of work, is learned in such light windows, and downwards in any other.
  *   Upwards it is not, else persistent overload would become what is usual. When there has been no light window for a while
- *   a probe takes its place: the limit falls to `min` until 50 pieces of work that started since are done.
+ *   a probe takes its place: the limit falls to `min` until the first 50 pieces of work that start then are done.
  * - When the limit has been at `min` for 5 windows, work has become slower by itself: that is the new usual.
  */
 export function createAdaptiveConcurrency(options: AdaptiveConcurrencyOptions = {}): AdaptiveConcurrency {
@@ -128,28 +145,40 @@ export function createAdaptiveConcurrency(options: AdaptiveConcurrencyOptions = 
   let measuredAt: number | undefined;
   let windowsAtMin = 0;
   /** The probe that is under way. */
-  let probe: { readonly began: number; readonly ends: number } | undefined;
+  let probe: Probe | undefined;
 
   const allowed = () => (probe === undefined ? Math.floor(limit) : min);
 
-  function release(kind: string, started: number, outcome: WorkOutcome): void {
+  function release(work: Work, outcome: WorkOutcome): void {
     const now = clock.monotonic();
     inFlight -= 1;
+    if (probe === undefined) {
+      count(work, outcome, now);
+      if (now >= windowEnds && baselines.samples >= WINDOW_SAMPLES) {
+        endWindow(now);
+      }
+      return;
+    }
     // What started before the probe has been slowed down by what was there then.
-    if (outcome !== "ignored" && (probe === undefined || started >= probe.began)) {
+    if (probe.running.delete(work)) {
+      if (outcome === "ignored") {
+        probe.begun -= 1;
+      }
+      count(work, outcome, now);
+    }
+    if (now >= probe.ends || (probe.begun >= PROBE_SAMPLES && probe.running.size === 0)) {
+      endProbe(probe, now);
+    }
+  }
+
+  function count({ kind, started }: Work, outcome: WorkOutcome, now: number): void {
+    if (outcome !== "ignored") {
       const latency = Math.log(Math.max(now - started, minLatencyMs));
       if (outcome === "done") {
         baselines.add(kind, latency);
       } else {
         baselines.addAtLeast(kind, latency);
       }
-    }
-    if (probe !== undefined) {
-      if (baselines.samples >= PROBE_SAMPLES || now >= probe.ends) {
-        endProbe(now);
-      }
-    } else if (now >= windowEnds && baselines.samples >= WINDOW_SAMPLES) {
-      endWindow(now);
     }
   }
 
@@ -194,13 +223,16 @@ export function createAdaptiveConcurrency(options: AdaptiveConcurrencyOptions = 
 
   function beginProbe(now: number): void {
     const patience = Math.max(MIN_PROBE_MS, PROBE_LATENCIES * currentLatency());
-    probe = { began: now, ends: now + Math.min(MAX_WINDOW_MS, patience) };
+    probe = { ends: now + Math.min(MAX_WINDOW_MS, patience), begun: 0, running: new Set() };
     baselines.forgetSamples();
     reportEvent(onEvent, { kind: "probe-started" });
   }
 
-  function endProbe(now: number): void {
+  function endProbe({ running }: Probe, now: number): void {
     probe = undefined;
+    for (const work of running) {
+      count(work, "cut-off", now);
+    }
     measuredAt = now;
     baselines.learn("replace");
     reportEvent(onEvent, { kind: "probe-finished", samples: baselines.samples });
@@ -214,7 +246,7 @@ export function createAdaptiveConcurrency(options: AdaptiveConcurrencyOptions = 
     }
     const now = clock.monotonic();
     if (probe !== undefined && now >= probe.ends) {
-      endProbe(now);
+      endProbe(probe, now);
       return full();
     }
     refused += 1;
@@ -229,13 +261,17 @@ export function createAdaptiveConcurrency(options: AdaptiveConcurrencyOptions = 
       admitted += 1;
       inFlight += 1;
       peak = Math.max(peak, inFlight);
-      const started = clock.monotonic();
+      const work = { kind, started: clock.monotonic() };
+      if (probe !== undefined && probe.begun < PROBE_SAMPLES) {
+        probe.begun += 1;
+        probe.running.add(work);
+      }
       let held = true;
       return {
         release(outcome) {
           if (held) {
             held = false;
-            release(kind, started, outcome);
+            release(work, outcome);
           }
         },
       };

@@ -19,7 +19,7 @@ export type Learning = "follow" | "replace" | "downwards";
 /** What is known of how long work takes without load, by kind. All values are natural logarithms of milliseconds. */
 export interface Baselines {
   add(kind: string, latency: number): void;
-  /** Adds what is at least so long: it counts where it is longer than the baseline, else it says nothing. */
+  /** Adds what is at least so long: it counts where it is longer than usual, else it says nothing. */
   addAtLeast(kind: string, latency: number): void;
   /** How many samples there are. */
   readonly samples: number;
@@ -85,7 +85,8 @@ export function createBaselines(): Baselines {
     },
     addAtLeast(name, latency) {
       const kind = kindOf(name);
-      if (kind.baseline !== undefined && latency > kind.baseline) {
+      const usual = kind.baseline ?? kind.sum / kind.count;
+      if (latency > usual) {
         count(kind, latency);
       }
     },
