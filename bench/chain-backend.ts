@@ -72,9 +72,9 @@ async function start(): Promise<string> {
 
 const url = await start();
 process.send?.({ url });
-// How much of a processor was used so far, in microseconds.
+// How much of a processor the thread that serves has used so far, in microseconds.
 process.on("message", () => {
-  const { user, system } = process.cpuUsage();
+  const { user, system } = process.threadCpuUsage();
   process.send?.({ cpuUs: user + system });
 });
 process.once("disconnect", () => process.exit());
