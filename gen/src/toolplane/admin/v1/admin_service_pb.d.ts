@@ -63,7 +63,7 @@ export declare const GetMetricsResponseSchema: GenMessage<GetMetricsResponse>;
  */
 export declare type WatchStatsRequest = Message<"toolplane.admin.v1.WatchStatsRequest"> & {
   /**
-   * Time between two messages. Unset: 2 s.
+   * Time between two messages, rounded up to a quarter of a second. Unset: 2 s.
    *
    * @generated from field: google.protobuf.Duration interval = 1;
    */
@@ -932,7 +932,7 @@ export declare const AdminService: GenService<{
     output: typeof RotateApiKeyResponseSchema;
   },
   /**
-   * Ends a key at once, on every replica within a second.
+   * Ends a key at once, on every replica within a second; streams that were begun with it end within a minute.
    *
    * @generated from rpc toolplane.admin.v1.AdminService.RevokeApiKey
    */

@@ -226,7 +226,7 @@ export declare const EjectionSchema: GenMessage<Ejection>;
  */
 export declare type Limit = Message<"toolplane.admin.v1.Limit"> & {
   /**
-   * The level: `global`, `service`, `caller`, `method`, `concurrency`, `tool`.
+   * The level: `global`, `service`, `caller`, `address` (of bad credentials), `method`, `concurrency`, `tool`.
    *
    * @generated from field: string level = 1;
    */
