@@ -29,6 +29,8 @@ test.each<[string, Record<string, string>, number | undefined]>([
   ["a date", { "retry-after": "Thu, 01 Jan 2026 00:00:10 GMT" }, 10_000],
   ["a date that has passed", { "retry-after": "Thu, 01 Jan 2015 00:00:10 GMT" }, 0],
   ["something else", { "retry-after": "soon" }, undefined],
+  ["a number that is neither", { "retry-after": "-1" }, undefined],
+  ["a fraction", { "retry-after": "1.5" }, undefined],
   ["gRPC's push-back first", { "grpc-retry-pushback-ms": "250", "retry-after": "3" }, 250],
 ])("a server can ask for a wait: %s", (_, metadata, pushBackMs) => {
   const found = classifyFailure(failure(Code.Unavailable, metadata), Date.UTC(2026, 0, 1));

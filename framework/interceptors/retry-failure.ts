@@ -80,7 +80,8 @@ function retryAfterMs(value: string, nowMs: number): number | undefined {
   if (/^\d{1,10}$/.test(value)) {
     return Number(value) * 1_000;
   }
-  const date = Date.parse(value);
+  // `Date.parse` makes a year of any number.
+  const date = /^[A-Za-z]{3}/.test(value) ? Date.parse(value) : Number.NaN;
   return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
 }
 

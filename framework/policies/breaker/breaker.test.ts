@@ -341,3 +341,10 @@ test.each<[string, BreakerOptions]>([
 ])("an impossible %s is named", (option, options) => {
   expect(() => createBreaker(options)).toThrow(option);
 });
+
+test.each([{ maxOpenMs: Number.POSITIVE_INFINITY }, { backoffFactor: Number.POSITIVE_INFINITY }])(
+  "no option keeps a breaker open for ever: %o",
+  (options) => {
+    expect(() => createBreaker(options)).toThrow(RangeError);
+  },
+);

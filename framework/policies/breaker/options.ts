@@ -91,8 +91,16 @@ export function breakerSettings(options: BreakerOptions): BreakerSettings {
   demand("slowCallMs", settings.slowCallMs > 0, "above 0");
   demand("minimumCalls", minimumCalls >= 1, "at least 1");
   demand("openMs", openMs > 0 && Number.isFinite(openMs), "above 0");
-  demand("backoffFactor", settings.backoffFactor >= 1, "at least 1");
-  demand("maxOpenMs", settings.maxOpenMs >= openMs, "at least openMs");
+  demand(
+    "backoffFactor",
+    settings.backoffFactor >= 1 && Number.isFinite(settings.backoffFactor),
+    "at least 1 and finite",
+  );
+  demand(
+    "maxOpenMs",
+    settings.maxOpenMs >= openMs && Number.isFinite(settings.maxOpenMs),
+    "at least openMs and finite",
+  );
   demand("jitter", jitter >= 0 && jitter <= 1, "from 0 to 1");
   demand("probes", Number.isInteger(probes) && probes >= 1, "a whole number of at least 1");
   demand("probeTimeoutMs", settings.probeTimeoutMs > 0, "above 0");

@@ -278,3 +278,14 @@ test.each([{ delayMs: Number.NaN }, { delayMs: -1 }, { maxExtra: Number.NaN }, {
     expect(() => setUp(options)).toThrow(RangeError);
   },
 );
+
+test("a listener that ends the call when another attempt starts ends that one too", async () => {
+  const caller = new AbortController();
+  const { hedger, clock, work, attempts } = setUp({ onEvent: () => caller.abort("enough") });
+  const result = hedger.run(work, { ...call, signal: caller.signal });
+  const rejected = expect(result).rejects.toBe("enough");
+  clock.advance(100);
+  await rejected;
+  expect(attempts.map(({ signal }) => signal.aborted)).toEqual([true, true]);
+  expect(clock.pending).toBe(0);
+});

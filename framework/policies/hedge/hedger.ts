@@ -142,8 +142,10 @@ export function createHedger(options: HedgerOptions): Hedger {
         return false;
       }
       hedges += 1;
-      reportEvent(onEvent, { kind: "hedged", attempt: started + 1, afterMs: clock.monotonic() - began });
+      const afterMs = clock.monotonic() - began;
       start();
+      // Only now, so that a listener who ends the call ends this attempt too.
+      reportEvent(onEvent, { kind: "hedged", attempt: started, afterMs });
       return true;
     }
 
