@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
 import { createFakeClock, type FakeClock } from "../../test-support/fake-clock.ts";
 import {
@@ -451,4 +452,24 @@ test.each([
   { closeTimeoutMs: -1 },
 ])("options that mean nothing are refused: %o", (options) => {
   expect(() => open(options)).toThrow(RangeError);
+});
+
+test("a process that closes as the last thing of all records what its store did not take at once", () => {
+  const script = `
+    import { createIdempotency } from ${JSON.stringify(new URL("./idempotency.ts", import.meta.url).href)};
+    import { createMemoryIdempotencyStore } from ${JSON.stringify(new URL("./memory-store.ts", import.meta.url).href)};
+    let tries = 0;
+    const memory = createMemoryIdempotencyStore();
+    const complete = async (...given) => {
+      if (++tries < 3) throw new Error("down");
+      return memory.complete(...given);
+    };
+    const idempotency = createIdempotency({ store: { ...memory, complete } });
+    const request = { scope: "s", requestId: "1", fingerprint: "a" };
+    await idempotency.run(request, async () => ({ kind: "success", bytes: new Uint8Array(1) }));
+    await idempotency.close();
+    console.log("recorded", idempotency.stats().recorded);
+  `;
+  const node = ["--input-type=module", "--eval", script];
+  expect(execFileSync(process.execPath, node, { encoding: "utf8" })).toBe("recorded 1\n");
 });

@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from "../../clock.ts";
 import { demandAtLeast } from "../demand.ts";
+import { keepAlive } from "../keep-alive.ts";
 import { reportEvent } from "../report-event.ts";
 import type { Claim, ClaimResult, IdempotencyStore, IdempotentOutcome } from "./store.ts";
 
@@ -436,12 +437,15 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
 
   async function end(): Promise<void> {
     closed = true;
+    // Whoever closes as the last thing of all wants outcomes recorded, also while nothing else is going on.
+    const letEnd = keepAlive();
     await idleWithin(closeTimeoutMs);
     givenUp = true;
     for (const abort of executions) {
       abort.abort(new IdempotencyError("CLOSED", "the work was stopped because the server stops"));
     }
     await idleWithin(ABORTED_GRACE_MS);
+    letEnd();
   }
 
   return {
