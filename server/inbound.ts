@@ -1,29 +1,22 @@
-import { type DescMethod, getOption, hasOption } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
 import type { Clock, Gate, Logger } from "@toolplane/framework";
-import {
-  callLevels,
-  createConcurrencyLimit,
-  defaultExempt,
-  methodConcurrency,
-  rateLimitGate,
-} from "@toolplane/framework/interceptors";
+import { createServerChain, defaultExempt, type LimitedCall } from "@toolplane/framework/interceptors";
 import {
   type CounterStore,
   createLimitSet,
   createSharedLimitSet,
   type LevelSnapshot,
+  type LimitLevel,
   postgresCounters,
   type RateLimit,
   redisCounters,
+  type SharedLimitSet,
 } from "@toolplane/framework/policies";
-import { policy as policyOption } from "@toolplane/gen/toolplane/annotations/v1/annotations_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Access } from "./access/access.ts";
 import { limitRefusals } from "./access/limit-refusals.ts";
 import type { LimitSnapshot, LimitSource } from "./admin/admin.ts";
-import { milliseconds } from "./config/durations.ts";
 import type { InboundSettings } from "./config/inbound.ts";
 import type { RateLimitSettings } from "./config/rate-limit.ts";
 import type { Settings } from "./config/settings.ts";
@@ -65,39 +58,43 @@ interface SharedCounters {
 export async function openInbound(options: InboundOptions): Promise<Inbound> {
   const { settings, access, clock } = options;
   const { inbound } = settings;
-  const levels = callLevels({
-    global: inbound.global && toRateLimit(inbound.global),
-    service: inbound.perService && toRateLimit(inbound.perService),
-    services: toRateLimits(inbound.services),
-    limitOf: annotatedLimit,
-    caller: inbound.perCaller && toRateLimit(inbound.perCaller),
-    callers: toRateLimits(inbound.callers),
+  const store = await openSharedCounters(options);
+  let shared: SharedLimitSet<LimitedCall> | undefined;
+  const chain = createServerChain({
+    limits: {
+      global: inbound.global && toRateLimit(inbound.global),
+      service: inbound.perService && toRateLimit(inbound.perService),
+      services: toRateLimits(inbound.services),
+      caller: inbound.perCaller && toRateLimit(inbound.perCaller),
+      callers: toRateLimits(inbound.callers),
+    },
+    limitSet(levels) {
+      shared = store && shareLimits(levels, store, options);
+      return shared ?? createLimitSet(levels, { clock });
+    },
+    exempt: EXEMPT,
+    concurrency: inbound.concurrency
+      ? {
+          ...inbound.concurrency,
+          // How long tools take is their backends' business, and says nothing about this server's load.
+          limitOf: ({ parent }) => (parent.typeName === ToolService.typeName ? undefined : parent.typeName),
+        }
+      : false,
+    // The server's own handlers answer from memory, and what calls of tools have in common is found out there.
+    deduplication: false,
+    breaker: false,
     clock,
   });
-  const store = await openSharedCounters(options);
-  const shared = store && shareLimits(levels, store, options);
-  const limits = shared ?? createLimitSet(levels, { clock });
+  const { limits, concurrency } = chain.parts;
   const guarded =
     access.required && inbound.perCaller
       ? limitRefusals(access.gate, toRateLimit(inbound.perCaller), clock)
       : undefined;
   const authentication = access.required ? [guarded?.gate ?? access.gate] : [];
-  const concurrency =
-    inbound.concurrency &&
-    createConcurrencyLimit({
-      ...inbound.concurrency,
-      clock,
-      // How long tools take is their backends' business, and says nothing about this server's load.
-      limitOf: ({ parent }) => (parent.typeName === ToolService.typeName ? undefined : parent.typeName),
-    });
 
   return {
-    gates: [
-      ...authentication,
-      rateLimitGate({ limits, exempt: EXEMPT }),
-      ...(concurrency ? [concurrency.gate] : []),
-    ],
-    interceptors: [methodConcurrency(), ...(concurrency ? [concurrency.interceptor] : [])],
+    gates: [...authentication, ...chain.gates],
+    interceptors: chain.interceptors,
     limits: {
       list(maxKeys) {
         const where = store && (shared?.stats().store === "lost" ? "memory (store down)" : store.name);
@@ -133,7 +130,7 @@ export async function openInbound(options: InboundOptions): Promise<Inbound> {
       ],
     },
     async close() {
-      limits.close();
+      await chain.close();
       guarded?.limits.close();
       store?.close();
     },
@@ -160,7 +157,7 @@ async function openSharedCounters({
 }
 
 function shareLimits(
-  levels: ReturnType<typeof callLevels>,
+  levels: readonly LimitLevel<LimitedCall>[],
   { name, counters }: SharedCounters,
   { clock, logger }: InboundOptions,
 ) {
@@ -196,18 +193,6 @@ function describeLevel({ name, limit, top }: LevelSnapshot, store: string | unde
     refused,
     store,
   }));
-}
-
-/** What a method's author says about calls of all callers together. */
-function annotatedLimit(method: DescMethod): RateLimit | undefined {
-  const limit = hasOption(method, policyOption) ? getOption(method, policyOption).rateLimit : undefined;
-  return limit?.requests
-    ? {
-        limit: limit.requests,
-        periodMs: milliseconds(limit.period, 60_000),
-        ...(limit.burst === 0 ? {} : { burst: limit.burst }),
-      }
-    : undefined;
 }
 
 function toRateLimit({ requests, periodMs, burst }: RateLimitSettings): RateLimit {

@@ -51,8 +51,8 @@ export interface ServerChainOptions {
   readonly clock?: Clock | undefined;
 }
 
-/** What limits decide with, and what becomes of them in the end. */
-export type ChainLimits = RateLimitOptions["limits"] & Pick<LimitSet<LimitedCall>, "close">;
+/** What limits decide with, how they stand, and what becomes of them in the end. */
+export type ChainLimits = RateLimitOptions["limits"] & Pick<LimitSet<LimitedCall>, "snapshot" | "close">;
 
 /** The parts of a chain, for statistics and for those who change them while it runs. Undefined: not configured. */
 export interface ChainParts {
