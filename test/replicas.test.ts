@@ -59,11 +59,11 @@ async function outcomesOfTwoReplicas(): Promise<string[] | undefined> {
       ),
     ),
   );
+  const seen = await Promise.all(replicas.map(({ admin }) => admin.listLimits({ level: "service" })));
   if (lost) {
     return undefined;
   }
-  for (const { admin } of replicas) {
-    const { limits } = await admin.listLimits({ level: "service" });
+  for (const { limits } of seen) {
     expect(limits).toMatchObject([{ store: "postgresql", limit: 10 }]);
   }
   return outcomes;
