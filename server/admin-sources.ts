@@ -1,6 +1,6 @@
 import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
-import type { ResponseCache } from "@toolplane/framework/policies";
+import type { Idempotency, ResponseCache } from "@toolplane/framework/policies";
 import type {
   AdminSources,
   BreakerSnapshot,
@@ -23,12 +23,13 @@ export interface AdminSourcesOptions {
   readonly outbound: Outbound;
   readonly cache: ResponseCache | undefined;
   readonly pool: ConnectionPool;
+  readonly requestIds: Pick<Idempotency, "stats">;
   readonly streams: NonNullable<AdminSources["streams"]>;
 }
 
 /** What the admin service looks at, in its own terms. */
 export function createAdminSources(options: AdminSourcesOptions): AdminSources {
-  const { settings, registry, inbound, outbound, cache, pool, streams } = options;
+  const { settings, registry, inbound, outbound, cache, pool, requestIds, streams } = options;
   const { breakers, outliers, coalescer, throttles } = outbound;
   const look = (name: string) =>
     breakers
@@ -94,16 +95,21 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
             : 0,
       },
     }),
-    ...(coalescer && {
-      deduplications: () => [
-        {
-          name: "tools",
-          maxInFlight: settings.outbound.deduplication?.maxInFlight ?? 0,
-          ...coalescer.stats(),
-        },
-      ],
-    }),
+    deduplications: () => [
+      ...(coalescer
+        ? [
+            {
+              name: "tools",
+              maxInFlight: settings.outbound.deduplication?.maxInFlight ?? 0,
+              ...coalescer.stats(),
+            },
+          ]
+        : []),
+      // Calls whose answers are kept share them as they are fetched.
+      ...(cache ? [{ name: "tools, kept", ...cache.stats().sharing }] : []),
+    ],
     pool: () => describePool(pool),
+    requestIds: () => requestIds.stats(),
     batchWriters() {
       const ofCache = cache?.stats().durable?.writer;
       return [...registry.batchWriters(), ...(ofCache ? [ofCache] : [])];
@@ -182,6 +188,7 @@ function describePool(pool: ConnectionPool): PoolSnapshot {
       idleMs: activeRequests > 0 ? undefined : idleMs,
     })),
     closures: closed,
+    waits: waits.count,
     meanWaitMs: waits.count === 0 ? 0 : waits.totalMs / waits.count,
     maxWaitMs: waits.maxMs,
   };

@@ -62,7 +62,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
     );
     const { maxResultBytes, defaultConcurrency } = settings.tools;
     const inbound = parts.own(await openInbound({ settings, database, access, clock, logger }));
-    const { outbound, cache } = parts.own(
+    const { outbound, cache, requestIds } = parts.own(
       await openOutbound({
         settings,
         database,
@@ -84,6 +84,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
           outbound,
           cache,
           pool,
+          requestIds,
           streams: () => server.streams(),
         }),
         keyHandlers: keyHandlers(access.keys),

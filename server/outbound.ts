@@ -1,5 +1,5 @@
 import type { Clock, Logger } from "@toolplane/framework";
-import type { BreakerEvent, ResponseCache } from "@toolplane/framework/policies";
+import type { BreakerEvent, Idempotency, ResponseCache } from "@toolplane/framework/policies";
 import { openToolCache } from "./cache/tool-cache.ts";
 import type { Settings } from "./config/settings.ts";
 import { openRequestIds } from "./idempotency/request-ids.ts";
@@ -25,6 +25,7 @@ export interface OpenOutbound extends Part {
   readonly outbound: Outbound;
   /** Undefined: answers are not kept. */
   readonly cache: ResponseCache | undefined;
+  readonly requestIds: Pick<Idempotency, "stats">;
 }
 
 export async function openOutbound(options: OpenOutboundOptions): Promise<OpenOutbound> {
@@ -46,12 +47,35 @@ export async function openOutbound(options: OpenOutboundOptions): Promise<OpenOu
         cache,
         idempotent: createIdempotentCalls(requestIds, logger),
         clock,
-        onBreakerChange,
+        onBreakerChange(event) {
+          logBreaker(logger, event);
+          onBreakerChange(event);
+        },
       }),
     );
-    return { outbound, cache, close: () => parts.close() };
+    return { outbound, cache, requestIds, close: () => parts.close() };
   } catch (error) {
     await parts.close();
     throw error;
+  }
+}
+
+/** What an operator has to know of is a warning; that all is well again, or may be, is not. */
+function logBreaker(logger: Logger, event: BreakerEvent): void {
+  const { name: breaker } = event;
+  switch (event.kind) {
+    case "opened": {
+      const { cause, openMs, lastFailure } = event;
+      logger.warn({ breaker, cause, openMs, lastFailure }, "a breaker has opened: nothing is sent there");
+      break;
+    }
+    case "isolated":
+      logger.warn({ breaker, reason: event.reason }, "a breaker was isolated: nothing is sent there");
+      break;
+    case "half-opened":
+      logger.info({ breaker }, "a breaker lets probes through");
+      break;
+    case "closed":
+      logger.info({ breaker, by: event.by }, "a breaker has closed");
   }
 }

@@ -1,5 +1,7 @@
+import { randomUUID } from "node:crypto";
 import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { createLogger } from "@toolplane/framework";
 import { Code as RpcCode } from "@toolplane/gen/google/rpc/code_pb.js";
 import { ErrorInfoSchema } from "@toolplane/gen/google/rpc/error_details_pb.js";
 import { AdminService } from "@toolplane/gen/toolplane/admin/v1/admin_service_pb.js";
@@ -15,16 +17,29 @@ outbound:
   retry: { attempts: 1 }
   cache: { durable: true }
   tools:
-    - { tool: "kept.*", cache_ttl: 60s }
+    - { tool: "kept*", cache_ttl: 60s }
     - { tool: "rated.*", rate_limit: { requests: 2, period: 3600s, burst: 2 }, max_concurrency: 3, unshared: true }
     - { tool: "paced.*", adaptive_rate: { initial: 20, min: 5, max: 50 } }
 `;
 
 let app: TestApp;
 let clients: ReturnType<typeof clientsOf>;
+/** What the server has logged, without its lines about single calls. */
+const log: unknown[] = [];
 
 beforeAll(async () => {
-  app = await startTestApp({ config: CONFIG });
+  const logger = createLogger({
+    format: "json",
+    destination: {
+      write(line) {
+        const entry = JSON.parse(line);
+        if (entry.msg !== "call") {
+          log.push(entry);
+        }
+      },
+    },
+  });
+  app = await startTestApp({ config: CONFIG, logger });
   clients = clientsOf(app);
 });
 
@@ -98,6 +113,19 @@ test("breakers are seen to open, are reset and isolated, and calls obey at once"
   });
   await clients.admin.resetBreaker({ name });
   await read("broken");
+  const method = breakers.find(({ scope }) => scope === BreakerScope.METHOD)?.name;
+  expect(log).toEqual(
+    expect.arrayContaining([
+      expect.objectContaining({
+        level: "warn",
+        breaker: method,
+        cause: "consecutive-failures",
+        openMs: 30_000,
+      }),
+      expect.objectContaining({ level: "info", breaker: method, by: "reset" }),
+      expect.objectContaining({ level: "warn", breaker: name, reason: "an operator asked for it" }),
+    ]),
+  );
   expect(await failure(clients.admin.resetBreaker({ name: "service/absent/default/1.0.0" }))).toMatchObject({
     code: Code.NotFound,
   });
@@ -176,8 +204,37 @@ test("calls that share one are counted", async () => {
   const { deduplications } = await clients.admin.listCaches({});
   expect(deduplications).toMatchObject([
     { name: "tools", inFlight: 0n, maxInFlight: 1_000n, joined: (before?.joined ?? 0n) + 19n },
+    { name: "tools, kept", inFlight: 0n },
   ]);
   expect(deduplications[0]?.led).toBe((before?.led ?? 0n) + 1n);
+  const place = 'service="shared",environment="default",version="1.0.0"';
+  expect(await sample("toolplane_call_results_total", `{${place},source="backend"}`)).toBe(1);
+  expect(await sample("toolplane_call_results_total", `{${place},source="shared"}`)).toBe(19);
+});
+
+test("calls that share one whose answer is kept are counted, too", async () => {
+  const instances = await start("kept-together");
+  const joined = '{name="tools, kept",result="joined"}';
+  const before = (await sample("toolplane_deduplication_calls_total", joined)) ?? 0;
+  instances.fail(0, { latency: { nanos: 200_000_000 } });
+  await Promise.all(Array.from({ length: 20 }, () => read("kept-together")));
+  expect(await sample("toolplane_deduplication_calls_total", joined)).toBe(before + 19);
+});
+
+test("what came of request ids is counted", async () => {
+  await start("once");
+  const call = {
+    tool: "once.Write",
+    requestId: randomUUID(),
+    input: { case: "arguments", value: { text: "x" } } as const,
+  };
+  await clients.tools.callTool({ call });
+  await clients.tools.callTool({ call });
+  for (const result of ["begun", "recorded", "replayed"]) {
+    expect(await sample("toolplane_request_ids_total", `{result="${result}"}`)).toBe(1);
+  }
+  const place = 'service="once",environment="default",version="1.0.0"';
+  expect(await sample("toolplane_call_results_total", `{${place},source="request_id"}`)).toBe(1);
 });
 
 test("limits of tools tell what is left of them", async () => {

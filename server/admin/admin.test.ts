@@ -9,6 +9,7 @@ import {
 } from "@toolplane/framework/policies";
 import { MetricType } from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
 import { BreakerScope, BreakerState, LimitKind } from "@toolplane/gen/toolplane/admin/v1/policies_pb.js";
+import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { createFakeClock } from "../../framework/test-support/fake-clock.ts";
 import type { AdminSources, BreakerSnapshot, EjectionSnapshot, PoolSnapshot } from "./admin.ts";
@@ -229,6 +230,7 @@ const pool: PoolSnapshot = {
   connectFailures: 1,
   closures: { idle: 2, age: 0 },
   waiting: 0,
+  waits: 4,
   meanWaitMs: 0.5,
   maxWaitMs: 2,
 };
@@ -355,6 +357,96 @@ describe("metrics", () => {
     expect(
       value("toolplane_deduplication_calls_total", 'name="with \\"quotes\\"\\nand \\\\",result="joined"'),
     ).toBe(9);
+  });
+
+  test("tell how long was waited, how old connections are, what was shared and what request ids were good for", async () => {
+    const writer = createBatcher<string>({ name: "audit", write: async () => {} });
+    onTestFinished(() => writer.close());
+    const { admin, metrics } = await serveAdmin({
+      ...everything(),
+      limits: {
+        list: () => [
+          {
+            level: "tool",
+            key: "weak.*",
+            kind: "adaptive-rate",
+            limit: 4,
+            remaining: 0,
+            allowed: 9,
+            refused: 1,
+            waits: { count: 3, totalMs: 4_500, maxMs: 2_000 },
+          },
+          {
+            level: "concurrency",
+            key: "a",
+            kind: "concurrency",
+            limit: 9,
+            remaining: 9,
+            allowed: 0,
+            refused: 0,
+          },
+        ],
+        totals: () => [],
+      },
+      batchWriters: () => [{ ...writer.stats(), written: 8, averageWaitMs: 500, maxWaitMs: 900 }],
+      requestIds: () => ({
+        begun: 7,
+        recorded: 5,
+        released: 2,
+        replayed: 3,
+        waited: 1,
+        reused: 4,
+        recordingFailed: 6,
+        leasesLost: 8,
+        inFlight: 9,
+      }),
+    });
+    const end = { code: "ok", durationMs: 1 } as const;
+    admin.callStarted(weather)({ ...end, source: ResultSource.SHARED });
+    admin.callStarted(weather)({ ...end, source: ResultSource.REQUEST_ID });
+    admin.callStarted(weather)({ ...end, code: "unavailable" });
+    const families = parseExposition(await (await metrics()).text(), "prometheus");
+    const of = (name: string) => Object.fromEntries(families.get(name)?.samples ?? []);
+    const tool = '{level="tool",key="weak.*",kind="adaptive-rate"}';
+    expect(of("toolplane_limit_waits_total")).toEqual({ [`toolplane_limit_waits_total${tool}`]: 3 });
+    expect(of("toolplane_limit_wait_seconds_total")).toEqual({
+      [`toolplane_limit_wait_seconds_total${tool}`]: 4.5,
+    });
+    expect(of("toolplane_limit_longest_wait_seconds")).toEqual({
+      [`toolplane_limit_longest_wait_seconds${tool}`]: 2,
+    });
+    expect(of("toolplane_pool_waits_total")).toEqual({ "toolplane_pool_waits_total{}": 4 });
+    expect(of("toolplane_pool_wait_seconds_total")).toEqual({ "toolplane_pool_wait_seconds_total{}": 0.002 });
+    expect(of("toolplane_pool_oldest_connection_seconds")).toEqual({
+      "toolplane_pool_oldest_connection_seconds{}": 9,
+    });
+    const audit = '{writer="audit"}';
+    expect(of("toolplane_batch_writer_wait_seconds_total")).toEqual({
+      [`toolplane_batch_writer_wait_seconds_total${audit}`]: 4,
+    });
+    expect(of("toolplane_batch_writer_longest_wait_seconds")).toEqual({
+      [`toolplane_batch_writer_longest_wait_seconds${audit}`]: 0.9,
+    });
+    const place = 'service="weather",environment="default",version="1.0.0"';
+    expect(of("toolplane_call_results_total")).toEqual({
+      [`toolplane_call_results_total{${place},source="shared"}`]: 1,
+      [`toolplane_call_results_total{${place},source="request_id"}`]: 1,
+    });
+    expect(of("toolplane_request_ids_total")).toEqual(
+      Object.fromEntries(
+        Object.entries({
+          begun: 7,
+          recorded: 5,
+          released: 2,
+          replayed: 3,
+          waited: 1,
+          reused: 4,
+          recording_failed: 6,
+          lease_lost: 8,
+        }).map(([result, count]) => [`toolplane_request_ids_total{result="${result}"}`, count]),
+      ),
+    );
+    expect(of("toolplane_request_ids_in_flight")).toEqual({ "toolplane_request_ids_in_flight{}": 9 });
   });
 
   test("are the same in GetMetrics, and can be asked for by prefix", async () => {

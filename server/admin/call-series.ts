@@ -1,3 +1,4 @@
+import type { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { LatencyHistogram } from "./latency-histogram.ts";
 
 /** What is counted about calls of one kind. Only grows, except `inFlight`. */
@@ -6,6 +7,8 @@ export class CallSeries {
   readonly latency = new LatencyHistogram();
   /** Ended calls by code, such as `ok` or `not_found`. */
   readonly codes = new Map<string, number>();
+  /** Of calls of tools, those that succeeded by where their results came from. */
+  readonly sources = new Map<ResultSource, number>();
   inFlight = 0;
   ended = 0;
   /** Attempts beyond the first. */

@@ -1,3 +1,4 @@
+import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { MetricFamily } from "./exposition.ts";
 import type { InboundMeter } from "./inbound.ts";
 import type { LatencyHistogram } from "./latency-histogram.ts";
@@ -94,6 +95,15 @@ export function outboundFamilies(outbound: OutboundMeter): MetricFamily[] {
       "toolplane_calls_in_flight",
       "Calls of tools that run now.",
       series.map(({ labels, calls }) => [labels, calls.inFlight] as const),
+    ),
+    counter(
+      "toolplane_call_results_total",
+      "Calls of tools that succeeded, by where their results came from.",
+      series.flatMap(({ labels, calls }) =>
+        [...calls.sources].map(
+          ([source, count]) => [{ ...labels, source: ResultSource[source].toLowerCase() }, count] as const,
+        ),
+      ),
     ),
     counter(
       "toolplane_call_retries_total",

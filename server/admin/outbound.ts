@@ -1,4 +1,5 @@
 import type { Clock } from "@toolplane/framework";
+import type { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { CallSeries } from "./call-series.ts";
 
 /** A version of a service whose tools are called. */
@@ -18,6 +19,8 @@ export interface EndedCall {
   readonly attempts?: number;
   /** Attempts made beside a slow one. Default: 0. */
   readonly hedges?: number;
+  /** Where its results came from, of a call that succeeded. */
+  readonly source?: ResultSource | undefined;
 }
 
 /** Counts the calls to backends. */
@@ -85,10 +88,10 @@ export function createOutboundMeter(clock: Clock): OutboundMeter {
       const entry = entryOf(service);
       entry.calls.inFlight++;
       total.inFlight++;
-      return ({ code, durationMs, attempts = 1, hedges = 0 }) => {
+      return (call) => {
         entry.lastUseAt = clock.monotonic();
-        end(entry.calls, code, durationMs, attempts, hedges);
-        end(total, code, durationMs, attempts, hedges);
+        end(entry.calls, call);
+        end(total, call);
       };
     },
     *services() {
@@ -100,12 +103,15 @@ export function createOutboundMeter(clock: Clock): OutboundMeter {
   };
 }
 
-function end(series: CallSeries, code: string, durationMs: number, attempts: number, hedges: number): void {
+function end(series: CallSeries, { code, durationMs, attempts = 1, hedges = 0, source }: EndedCall): void {
   series.inFlight--;
   series.end(code);
   series.latency.record(durationMs);
   series.retries += attempts - 1;
   series.hedges += hedges;
+  if (source !== undefined) {
+    series.sources.set(source, (series.sources.get(source) ?? 0) + 1);
+  }
 }
 
 function createEntry({ service, environment, version }: CalledService): Entry {

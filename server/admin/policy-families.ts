@@ -9,6 +9,7 @@ import type {
   LimitSource,
   MethodStreamsSnapshot,
   PoolSnapshot,
+  RequestIdsSnapshot,
 } from "./sources.ts";
 
 const SCOPES = ["service", "instance", "method"] as const satisfies readonly BreakerSnapshot["scope"][];
@@ -23,7 +24,8 @@ const MAX_LIMITS = 200;
 
 /** What the sources tell; nothing about those that there are not. */
 export function policyFamilies(sources: AdminSources): MetricFamily[] {
-  const { breakers, ejections, limits, caches, deduplications, pool, batchWriters, streams } = sources;
+  const { breakers, ejections, limits, caches, deduplications, pool, requestIds, batchWriters, streams } =
+    sources;
   return [
     ...(breakers ? breakerFamilies(breakers.list()) : []),
     ...(ejections
@@ -40,6 +42,7 @@ export function policyFamilies(sources: AdminSources): MetricFamily[] {
     ...(caches ? cacheFamilies(caches.list()) : []),
     ...(deduplications ? deduplicationFamilies(deduplications()) : []),
     ...(pool ? poolFamilies(pool()) : []),
+    ...(requestIds ? requestIdFamilies(requestIds()) : []),
     ...(batchWriters ? batchWriterFamilies(batchWriters()) : []),
     ...(streams ? streamFamilies(streams()) : []),
   ];
@@ -67,6 +70,9 @@ function limitFamilies(limits: LimitSource): MetricFamily[] {
     .list(0)
     .filter(({ kind }) => kind !== "rate")
     .slice(0, MAX_LIMITS);
+  const waits = moving.flatMap(({ level, key, kind, waits: own }) =>
+    own ? [[{ level, key, kind }, own] as const] : [],
+  );
   return [
     counter(
       "toolplane_limit_decisions_total",
@@ -87,6 +93,21 @@ function limitFamilies(limits: LimitSource): MetricFamily[] {
       "toolplane_limit_waiting",
       "Calls that wait for their turn.",
       moving.map(({ level, key, kind, waiting = 0 }) => [{ level, key, kind }, waiting] as const),
+    ),
+    counter(
+      "toolplane_limit_waits_total",
+      "Calls whose turn came after a wait.",
+      waits.map(([labels, { count }]) => [labels, count] as const),
+    ),
+    counter(
+      "toolplane_limit_wait_seconds_total",
+      "How long calls have waited for their turn, together.",
+      waits.map(([labels, { totalMs }]) => [labels, totalMs / 1_000] as const),
+    ),
+    gauge(
+      "toolplane_limit_longest_wait_seconds",
+      "The longest that a call has waited for its turn.",
+      waits.map(([labels, { maxMs }]) => [labels, maxMs / 1_000] as const),
     ),
   ];
 }
@@ -178,7 +199,18 @@ function poolFamilies(pool: PoolSnapshot): MetricFamily[] {
           [{ protocol: group[0]?.protocol ?? "", state: group[0]?.state ?? "" }, group.length] as const,
       ),
     ),
+    gauge(
+      "toolplane_pool_oldest_connection_seconds",
+      "The age of the oldest connection.",
+      pool.connections.reduce((oldest, { ageMs }) => Math.max(oldest, ageMs), 0) / 1_000,
+    ),
     gauge("toolplane_pool_waiting", "Requests that wait for a connection.", pool.waiting),
+    counter("toolplane_pool_waits_total", "Requests that had to wait for a connection.", pool.waits),
+    counter(
+      "toolplane_pool_wait_seconds_total",
+      "How long requests have waited for a connection, together.",
+      (pool.waits * pool.meanWaitMs) / 1_000,
+    ),
     gauge(
       "toolplane_pool_longest_wait_seconds",
       "The longest that a request has waited for a connection.",
@@ -197,6 +229,22 @@ function poolFamilies(pool: PoolSnapshot): MetricFamily[] {
       "Connections closed, by why.",
       Object.entries(pool.closures).map(([reason, count]) => [{ reason }, count] as const),
     ),
+  ];
+}
+
+function requestIdFamilies(ids: RequestIdsSnapshot): MetricFamily[] {
+  return [
+    counter("toolplane_request_ids_total", "What came of calls with request ids.", [
+      [{ result: "begun" }, ids.begun],
+      [{ result: "recorded" }, ids.recorded],
+      [{ result: "released" }, ids.released],
+      [{ result: "replayed" }, ids.replayed],
+      [{ result: "waited" }, ids.waited],
+      [{ result: "reused" }, ids.reused],
+      [{ result: "recording_failed" }, ids.recordingFailed],
+      [{ result: "lease_lost" }, ids.leasesLost],
+    ]),
+    gauge("toolplane_request_ids_in_flight", "Calls with request ids that are being made.", ids.inFlight),
   ];
 }
 
@@ -223,6 +271,16 @@ function batchWriterFamilies(writers: readonly BatchWriterSnapshot[]): MetricFam
       "toolplane_batch_writer_failures_total",
       "Writes that failed.",
       each(({ failures }) => failures),
+    ),
+    counter(
+      "toolplane_batch_writer_wait_seconds_total",
+      "How long rows have waited until they were written, together.",
+      each(({ written, averageWaitMs }) => (written * averageWaitMs) / 1_000),
+    ),
+    gauge(
+      "toolplane_batch_writer_longest_wait_seconds",
+      "The longest that a row has waited until it was written.",
+      each(({ maxWaitMs }) => maxWaitMs / 1_000),
     ),
   ];
 }

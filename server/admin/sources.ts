@@ -9,6 +9,7 @@ export interface AdminSources {
   readonly caches?: CacheSource;
   readonly deduplications?: () => readonly DeduplicationSnapshot[];
   readonly pool?: () => PoolSnapshot;
+  readonly requestIds?: () => RequestIdsSnapshot;
   readonly batchWriters?: () => readonly BatchWriterSnapshot[];
   readonly streams?: () => readonly MethodStreamsSnapshot[];
 }
@@ -89,8 +90,16 @@ export interface LimitSnapshot {
   readonly refused: number;
   /** Calls that wait for their turn now. Default: 0. */
   readonly waiting?: number | undefined;
+  /** Calls whose turn came after a wait, and how long they waited. Undefined: nobody waits for this limit. */
+  readonly waits?: WaitsSnapshot | undefined;
   /** Where the counters are. Default: `memory`. */
   readonly store?: string | undefined;
+}
+
+export interface WaitsSnapshot {
+  readonly count: number;
+  readonly totalMs: number;
+  readonly maxMs: number;
 }
 
 export interface LimitTotals {
@@ -143,7 +152,9 @@ export interface PoolSnapshot {
   readonly closures: Readonly<Record<string, number>>;
   /** Requests that wait for a connection now. */
   readonly waiting: number;
-  /** How long requests have waited. */
+  /** Requests that had to wait. */
+  readonly waits: number;
+  /** How long they have waited. */
   readonly meanWaitMs: number;
   readonly maxWaitMs: number;
 }
@@ -170,6 +181,22 @@ export interface BatchWriterSnapshot {
   readonly failures: number;
   /** Undefined: nothing was written yet. */
   readonly lastWriteTime: number | undefined;
+  /** How long rows have waited until they were written. */
+  readonly averageWaitMs: number;
+  readonly maxWaitMs: number;
+}
+
+/** What `Idempotency.stats()` says. */
+export interface RequestIdsSnapshot {
+  readonly begun: number;
+  readonly recorded: number;
+  readonly released: number;
+  readonly replayed: number;
+  readonly waited: number;
+  readonly reused: number;
+  readonly recordingFailed: number;
+  readonly leasesLost: number;
+  readonly inFlight: number;
 }
 
 /** What `Server.streams()` says. */

@@ -82,6 +82,8 @@ export interface CallEnd {
   readonly attempts: number;
   /** Attempts beside these. */
   readonly hedges: number;
+  /** Where its results came from; undefined unless it succeeded. */
+  readonly source: ResultSource | undefined;
 }
 
 /**
@@ -171,6 +173,7 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
       const onEnd = onCall?.(tool);
       // Unless it comes to an end, its caller has left.
       let code: string | undefined;
+      let source: ResultSource | undefined;
       const events = isUnary(invoker.streaming) ? result(dispatch, call, context) : results(dispatch);
       try {
         let next = events.next();
@@ -180,6 +183,7 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
         for (let event = await next; !event.done; event = await next) {
           if (event.value.kind === "received") {
             code = "ok";
+            source = event.value.source;
             yield { ...event.value, kind: "finished", attempts };
             return;
           }
@@ -201,6 +205,7 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
           durationMs: clock.monotonic() - startedAt,
           attempts: Math.max(attempts - hedges, 1),
           hedges,
+          source,
         });
       }
     },

@@ -3,6 +3,7 @@ import { type Clock, DomainError } from "@toolplane/framework";
 import {
   type AdaptiveRate,
   AdaptiveRateError,
+  type AdaptiveRateStats,
   ConcurrencyRefusedError,
   createAdaptiveRate,
   createFixedConcurrency,
@@ -63,6 +64,8 @@ export interface ThrottleSnapshot {
   readonly allowed: number;
   readonly refused: number;
   readonly waiting: number;
+  /** Calls whose turn came after a wait; undefined where nobody waits. */
+  readonly waits?: { readonly count: number; readonly totalMs: number; readonly maxMs: number };
 }
 
 export function createThrottles(policies: readonly ToolPolicySettings[], clock: Clock): Throttles {
@@ -198,6 +201,7 @@ function describe({ policy, rate, adaptive, concurrency }: Throttle): ThrottleSn
       allowed: stats.acquired,
       refused: stats.queueFull + stats.timedOut,
       waiting: stats.waiting,
+      waits: waitsOf(stats),
     });
   }
   if (concurrency) {
@@ -210,9 +214,14 @@ function describe({ policy, rate, adaptive, concurrency }: Throttle): ThrottleSn
       allowed: stats.begun,
       refused: stats.refused,
       waiting: stats.waiting,
+      waits: waitsOf(stats),
     });
   }
   return snapshots;
+}
+
+function waitsOf(stats: Pick<AdaptiveRateStats, "waited" | "totalWaitMs" | "maxWaitMs">) {
+  return { count: stats.waited, totalMs: stats.totalWaitMs, maxMs: stats.maxWaitMs };
 }
 
 function exhausted(

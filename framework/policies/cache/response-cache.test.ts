@@ -105,6 +105,7 @@ test("a hundred calls for what is not there load it once", async () => {
   expect(loads).toBe(1);
   expect(new Set(answers.map(({ state }) => state))).toEqual(new Set(["miss"]));
   expect(one.cache.stats()).toMatchObject({ loads: 1, misses: 100, loadWaits: 99, tokensSaved: 990 });
+  expect(one.cache.stats().sharing).toMatchObject({ led: 1, joined: 99, inFlight: 0, coalesceRate: 0.99 });
 });
 
 test("a caller that leaves harms nobody, and the last one to leave ends the load", async () => {

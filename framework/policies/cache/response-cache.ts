@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
-import { createCoalescer, type Flight } from "../coalesce/coalescer.ts";
+import { type CoalescerStats, createCoalescer, type Flight } from "../coalesce/coalescer.ts";
 import { demandAtLeast } from "../demand.ts";
 import { reportEvent } from "../report-event.ts";
 import { createByteLru } from "./byte-lru.ts";
@@ -124,6 +124,8 @@ export interface ResponseCacheStats {
   readonly loadFailures: number;
   /** Misses that waited for a load that another call had begun. */
   readonly loadWaits: number;
+  /** How calls have shared loads, and reads of the store. */
+  readonly sharing: CoalescerStats & { readonly maxInFlight: number };
   /** Loads in the background, of which failed: `refreshFailures`. */
   readonly refreshes: number;
   readonly refreshFailures: number;
@@ -202,6 +204,8 @@ const DAY = 24 * 60 * 60_000;
 /** What an entry takes in memory besides its value and texts, roughly. */
 const ENTRY_BYTES = 400;
 const REFRESH_RETRY_MS = 1_000;
+/** Loads that others can wait for. */
+const MAX_LOADING = 10_000;
 
 /**
  * Creates a cache of answers.
@@ -239,7 +243,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
   const pending = new Map<string, PendingLoad>();
   const coalescer = createCoalescer<Landed>({
     windowMs: loadTimeoutMs,
-    maxInFlight: 10_000,
+    maxInFlight: MAX_LOADING,
     clock,
     ...(options.mayOutlive && { mayOutlive: options.mayOutlive }),
   });
@@ -511,6 +515,7 @@ export function createResponseCache(options: ResponseCacheOptions): ResponseCach
         bytes: memory.bytes,
         maxBytes,
         evictions: memory.evictions,
+        sharing: { ...coalescer.stats(), maxInFlight: MAX_LOADING },
         hitRate: asked === 0 ? 0 : hits / asked,
         durable: durable?.stats(),
       };

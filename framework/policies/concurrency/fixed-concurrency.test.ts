@@ -53,6 +53,20 @@ test("a failure, thrown or rejected, does nothing to the others", async () => {
   expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected", "fulfilled"]);
 });
 
+test("it tells how long work has waited for its turn", async () => {
+  const clock = createFakeClock();
+  const { ends, piece } = pieces();
+  const cap = createFixedConcurrency({ limit: 1, clock });
+  const results = [1, 2, 3].map((number) => cap.run(piece(number)));
+  for (const number of [1, 2, 3]) {
+    clock.advance(100);
+    ends.get(number)?.succeed();
+    await settled();
+  }
+  await Promise.all(results);
+  expect(cap.stats()).toMatchObject({ begun: 3, waited: 2, totalWaitMs: 300, maxWaitMs: 200 });
+});
+
 test("a queue that is full refuses", async () => {
   const { ends, piece } = pieces();
   const events: FixedConcurrencyEvent[] = [];

@@ -57,6 +57,11 @@ export interface FixedConcurrencyStats {
   readonly waiting: number;
   /** Pieces of work begun since the start. */
   readonly begun: number;
+  /** Those of them that had to wait. */
+  readonly waited: number;
+  /** How long these have waited, together and at most, in milliseconds. */
+  readonly totalWaitMs: number;
+  readonly maxWaitMs: number;
   readonly refused: number;
 }
 
@@ -78,6 +83,7 @@ export function createFixedConcurrency(options: FixedConcurrencyOptions = {}): F
   let running = 0;
   let begun = 0;
   let refused = 0;
+  const waits = { waited: 0, totalWaitMs: 0, maxWaitMs: 0 };
   let closed = false;
 
   function refusal(reason: FixedConcurrencyRefusal): ConcurrencyRefusedError {
@@ -98,6 +104,7 @@ export function createFixedConcurrency(options: FixedConcurrencyOptions = {}): F
   }
 
   function wait<T>(work: () => Promise<T>, waitMs: number, signal: AbortSignal | undefined): Promise<T> {
+    const since = clock.monotonic();
     return new Promise((resolve, reject) => {
       function leave(): void {
         waiting.leave(place);
@@ -111,6 +118,10 @@ export function createFixedConcurrency(options: FixedConcurrencyOptions = {}): F
       const waiter: Waiter = {
         begin() {
           leave();
+          const waitedMs = clock.monotonic() - since;
+          waits.waited += 1;
+          waits.totalWaitMs += waitedMs;
+          waits.maxWaitMs = Math.max(waits.maxWaitMs, waitedMs);
           resolve(perform(work));
         },
         refuse(reason) {
@@ -144,7 +155,7 @@ export function createFixedConcurrency(options: FixedConcurrencyOptions = {}): F
       }
       return wait(work, waitMs, signal);
     },
-    stats: () => ({ limit, running, waiting: waiting.size, begun, refused }),
+    stats: () => ({ limit, running, waiting: waiting.size, begun, ...waits, refused }),
     close() {
       closed = true;
       for (let place = waiting.first; place !== undefined; place = waiting.first) {
