@@ -138,6 +138,7 @@ export {
   type KeyUse,
   type RateDecision,
   type RateLimiter,
+  type RateLimiterEvent,
   type RateLimiterOptions,
   type RateLimiterStats,
 } from "./rate-limit/rate-limiter.ts";

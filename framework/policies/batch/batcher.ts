@@ -131,7 +131,7 @@ const texts: Record<BatcherError["reason"], string> = {
 const DROPPED_SHARE = 0.1;
 
 /**
- * Creates a batcher.
+ * Creates a batcher: group commit (DeWitt et al. 1984, "Implementation techniques for main memory database systems").
  *
  * Writes follow each other in order: while one fails and is repeated, everything behind it waits, and the queue fills up.
  * The wait before a repetition is drawn from the whole range up to its limit ("full jitter":

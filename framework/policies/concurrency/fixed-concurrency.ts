@@ -71,7 +71,7 @@ interface Waiter {
 }
 
 /**
- * A cap on what is done at once, with a bounded queue that can be left: p-limit keeps what nobody waits for any more until
+ * A cap on what is done at once: a bulkhead (Nygard 2007, "Release It!"), with a bounded queue that can be left. p-limit keeps what nobody waits for any more until
  * its turn comes, which is never while the work before it hangs.
  */
 export function createFixedConcurrency(options: FixedConcurrencyOptions = {}): FixedConcurrency {

@@ -39,7 +39,8 @@ export interface LimitSet<Request> {
 }
 
 /**
- * Several limits as one: all are checked first, then all are spent, so that a refusal costs nothing anywhere.
+ * Several limits as one: all are checked first, then all are spent, so that a refusal costs nothing anywhere. ITU-T
+ * I.371 calls that the coordinated mode of several GCRAs.
  *
  * @param levels from the widest to the narrowest, such as global, service, caller. Each has a limiter of its own.
  */

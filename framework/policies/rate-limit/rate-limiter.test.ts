@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createFakeClock } from "../../test-support/fake-clock.ts";
-import { createRateLimiter } from "./rate-limiter.ts";
+import { createRateLimiter, type RateLimiterEvent } from "./rate-limiter.ts";
 
 test("a key has its burst at once, then a token every interval", () => {
   const clock = createFakeClock();
@@ -109,6 +109,32 @@ test("when it is full, a new key takes the place and the debt of the one closest
   expect(limiter.stats()).toMatchObject({ keys: 3, displaced: 1 });
   expect(limiter.check("exhausted").allowed).toBe(false);
   expect(limiter.check("busy").remaining).toBe(2);
+});
+
+test("refusals and keys that lose their place are told, whoever has refused, and a listener that throws changes nothing", () => {
+  const events: RateLimiterEvent[] = [];
+  const limiter = createRateLimiter({
+    limit: 60,
+    periodMs: 60_000,
+    burst: 1,
+    maxKeys: 1,
+    clock: createFakeClock(),
+    onEvent(event) {
+      events.push(event);
+      throw new Error("a listener's own trouble");
+    },
+  });
+  limiter.take("a");
+  expect(limiter.take("a").allowed).toBe(false);
+  limiter.refuse("a", 5_000);
+  expect(limiter.check("a").allowed).toBe(false);
+  limiter.setLimit("b", { limit: 60, periodMs: 60_000, burst: 3 });
+  expect(limiter.take("b").allowed).toBe(true);
+  expect(events).toEqual([
+    { kind: "refused", key: "a", retryAfterMs: 1_000 },
+    { kind: "refused", key: "a", retryAfterMs: 5_000 },
+    { kind: "displaced", key: "a", by: "b" },
+  ]);
 });
 
 test("nobody gets rid of a debt by flooding the limiter with other keys", () => {

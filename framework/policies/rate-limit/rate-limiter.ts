@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
+import { reportEvent } from "../report-event.ts";
 import { createGcra, type Gcra, type RateLimit, remaining, resetMs, spend, waitMs } from "./gcra.ts";
 
 export interface RateLimiterOptions extends RateLimit {
@@ -7,7 +8,14 @@ export interface RateLimiterOptions extends RateLimit {
   /** How many keys are remembered, at about 120 bytes each. Default: 1,000,000. */
   readonly maxKeys?: number;
   readonly clock?: Clock;
+  readonly onEvent?: (event: RateLimiterEvent) => void;
 }
+
+export type RateLimiterEvent =
+  /** A call of the key was refused, here or in a store that replicas share. */
+  | { readonly kind: "refused"; readonly key: string; readonly retryAfterMs: number }
+  /** All of `maxKeys` were in use: a new key has taken the place of this one, and its debt. */
+  | { readonly kind: "displaced"; readonly key: string; readonly by: string };
 
 /** What a limiter says about one call. */
 export interface RateDecision {
@@ -62,8 +70,8 @@ export interface RateLimiter {
   waitMs(key: string, now?: number): number;
   /** Takes back that a call was let through: it was refused elsewhere. */
   refund(key: string): void;
-  /** Counts a call as refused that was not refused by `take`. */
-  refuse(key: string): void;
+  /** Counts a call as refused that was not refused by `take`, but for so many milliseconds by someone else. */
+  refuse(key: string, retryAfterMs: number): void;
   /** Gives a key a limit of its own; undefined: takes it away. What it has used stays used. */
   setLimit(key: string, limit: RateLimit | undefined): void;
   limitOf(key: string): Required<RateLimit>;
@@ -102,6 +110,7 @@ class KeyedLimiter implements RateLimiter {
   readonly #overrides = new Map<string, Gcra>();
   readonly #maxKeys: number;
   readonly #clock: Clock;
+  readonly #onEvent: ((event: RateLimiterEvent) => void) | undefined;
   readonly #slots = new Map<string, number>();
   readonly #keys: string[] = [];
   #tats = new Float64Array(INITIAL_CAPACITY);
@@ -121,6 +130,7 @@ class KeyedLimiter implements RateLimiter {
     maxKeys = DEFAULT_MAX_KEYS,
     clock = systemClock,
     overrides = [],
+    onEvent,
     ...limit
   }: RateLimiterOptions) {
     if (!(Number.isSafeInteger(maxKeys) && maxKeys >= 1)) {
@@ -129,6 +139,7 @@ class KeyedLimiter implements RateLimiter {
     this.#gcra = createGcra(limit);
     this.#maxKeys = maxKeys;
     this.#clock = clock;
+    this.#onEvent = onEvent;
     for (const [key, own] of overrides) {
       this.setLimit(key, own);
     }
@@ -150,7 +161,7 @@ class KeyedLimiter implements RateLimiter {
     const before = slot === undefined ? this.#tatOfNew(now) : (this.#tats[slot] ?? 0);
     const wait = waitMs(gcra, before, now);
     if (wait > 0) {
-      this.#countRefused(slot);
+      this.#countRefused(key, slot, wait);
       return decision(gcra, before, now, wait);
     }
     const tat = spend(gcra, before, now);
@@ -174,8 +185,8 @@ class KeyedLimiter implements RateLimiter {
     }
   }
 
-  refuse(key: string): void {
-    this.#countRefused(this.#slots.get(key));
+  refuse(key: string, retryAfterMs: number): void {
+    this.#countRefused(key, this.#slots.get(key), retryAfterMs);
   }
 
   setLimit(key: string, limit: RateLimit | undefined): void {
@@ -248,8 +259,11 @@ class KeyedLimiter implements RateLimiter {
     return this.#keys.length < this.#maxKeys ? now : (this.#tats[this.#slotToDisplace()] ?? 0);
   }
 
-  #countRefused(slot: number | undefined): void {
+  #countRefused(key: string, slot: number | undefined, retryAfterMs: number): void {
     this.#refused++;
+    if (this.#onEvent !== undefined) {
+      reportEvent(this.#onEvent, { kind: "refused", key, retryAfterMs });
+    }
     if (slot !== undefined) {
       this.#refusedOf[slot] = Math.min((this.#refusedOf[slot] ?? 0) + 1, MAX_COUNT);
     }
@@ -261,6 +275,7 @@ class KeyedLimiter implements RateLimiter {
       const slot = this.#slotToDisplace();
       if ((this.#tats[slot] ?? 0) > now) {
         this.#displaced++;
+        reportEvent(this.#onEvent, { kind: "displaced", key: this.#keys[slot] ?? "", by: key });
       }
       this.#forget(slot);
       // The next newcomer is to displace another one.

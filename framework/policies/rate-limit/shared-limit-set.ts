@@ -214,7 +214,7 @@ class StoredLimitSet<Request> implements SharedLimitSet<Request> {
 
   #refuse(keys: LevelKeys, count: StoredCount): LimitDecision {
     refundKeys(this.#levels, keys);
-    this.#levels[count.level]?.limiter.refuse(keys[count.level] ?? "");
+    this.#levels[count.level]?.limiter.refuse(keys[count.level] ?? "", count.resetMs);
     return this.#decision(keys, count);
   }
 
