@@ -7,6 +7,7 @@ import { DomainError } from "@toolplane/framework";
 import {
   InboundConfigSchema,
   OutboundConfigSchema,
+  PoolConfigSchema,
   ServerConfigSchema,
 } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -121,13 +122,13 @@ test("the example in the documentation is a valid configuration", () => {
   });
 });
 
-test("every field about callers and backends is documented", () => {
+test("every field about callers, backends and connections to them is documented", () => {
   const missing = (desc: DescMessage): string[] =>
     desc.fields.flatMap((field) => [
       ...(new RegExp(`\\b${field.name}\\b`).test(page) ? [] : [`${desc.name}.${field.name}`]),
       ...(field.message?.file === desc.file ? missing(field.message) : []),
     ]);
-  expect([...missing(InboundConfigSchema), ...missing(OutboundConfigSchema)]).toEqual([]);
+  expect([InboundConfigSchema, OutboundConfigSchema, PoolConfigSchema].flatMap(missing)).toEqual([]);
   const { fields } = ServerConfigSchema;
   expect(
     fields.filter(({ name }) => !new RegExp(`\\b${name}\\b`).test(page)).map(({ name }) => name),
