@@ -31,6 +31,16 @@ const EXEMPT: ReadonlySet<string> = new Set([
   ...defaultExempt,
   `${RegistryService.typeName}/${RegistryService.method.renewLease.name}`,
 ]);
+/** Services and methods that wait for backends: how long they take says nothing about this server's load. */
+const WAITING: ReadonlySet<string> = new Set([
+  ToolService.typeName,
+  ...[
+    RegistryService.method.registerService,
+    RegistryService.method.refreshService,
+    RegistryService.method.checkHealth,
+  ].map(({ name }) => `${RegistryService.typeName}/${name}`),
+]);
+
 export interface InboundOptions {
   readonly settings: Pick<Settings, "inbound" | "redisUrl">;
   readonly database: Pick<Database, "kind" | "connections">;
@@ -76,8 +86,10 @@ export async function openInbound(options: InboundOptions): Promise<Inbound> {
     concurrency: inbound.concurrency
       ? {
           ...inbound.concurrency,
-          // How long tools take is their backends' business, and says nothing about this server's load.
-          limitOf: ({ parent }) => (parent.typeName === ToolService.typeName ? undefined : parent.typeName),
+          limitOf: ({ parent, name }) =>
+            WAITING.has(parent.typeName) || WAITING.has(`${parent.typeName}/${name}`)
+              ? undefined
+              : parent.typeName,
         }
       : false,
     // The server's own handlers answer from memory, and what calls of tools have in common is found out there.
