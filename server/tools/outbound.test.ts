@@ -510,6 +510,20 @@ describe("identical calls", () => {
 });
 
 describe("a kept answer", () => {
+  test("is renewed for no longer than the tool's own time", async () => {
+    const stage = createStage({ cacheTtlMs: 500, staleWhileRevalidateMs: 60_000 });
+    const first = stage.call();
+    await stage.settle();
+    stage.received[0]?.answer("old");
+    await first.done;
+    await stage.pass(1_000);
+    await stage.call().done;
+    await stage.settle();
+    expect(stage.received).toHaveLength(2);
+    await stage.pass(10_000);
+    stage.expectNothingHeld();
+  });
+
   test("is renewed in the background for nobody in particular", async () => {
     const stage = createStage({ cacheTtlMs: 1_000, staleWhileRevalidateMs: 60_000 });
     const first = stage.call();

@@ -3,6 +3,7 @@ import { type Clock, DomainError } from "@toolplane/framework";
 import type { Coalescer, ResponseCache } from "@toolplane/framework/policies";
 import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Output } from "../backends/invocation.ts";
+import { createTimeout } from "../timeout.ts";
 import { callKey } from "./call-key.ts";
 import type { Dispatch, Dispatcher } from "./dispatch.ts";
 import type { IdempotentCalls } from "./idempotent-calls.ts";
@@ -79,7 +80,7 @@ export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
         callKey(call),
         async (signal, { deadline }) => {
           if (deadline === undefined) {
-            return { value: (await send(inBackground(call, signal))).output.bytes() };
+            return { value: (await inBackground(call, signal)).output.bytes() };
           }
           loaded = await send(forAll(call, signal, deadline));
           return { value: loaded.output.bytes() };
@@ -105,9 +106,20 @@ export function createUnaryCaller(options: UnaryOptions): UnaryCaller {
     };
   }
 
-  /** The call as it is made to renew a kept answer: for nobody in particular. */
-  function inBackground(call: Dispatch, signal: AbortSignal): Dispatch {
-    return { ...call, signal, deadline: clock.now() + call.plan.timeoutMs, onSent: undefined };
+  /** Makes the call to renew a kept answer: for nobody in particular, and for no longer than the tool's own time. */
+  async function inBackground(call: Dispatch, signal: AbortSignal): Promise<Outcome> {
+    const { timeoutMs } = call.plan;
+    const timeout = createTimeout(clock, timeoutMs, signal);
+    try {
+      return await send({
+        ...call,
+        signal: timeout.signal,
+        deadline: clock.now() + timeoutMs,
+        onSent: undefined,
+      });
+    } finally {
+      timeout.clear();
+    }
   }
 
   async function shared(flights: Coalescer<Outcome>, call: Dispatch): Promise<Outcome> {
