@@ -1,5 +1,5 @@
 import type { Clock, Logger } from "@toolplane/framework";
-import type { BreakerEvent, Idempotency, ResponseCache } from "@toolplane/framework/policies";
+import type { BreakerEvent, Idempotency, OutlierEvent, ResponseCache } from "@toolplane/framework/policies";
 import { openToolCache } from "./cache/tool-cache.ts";
 import type { Settings } from "./config/settings.ts";
 import { openRequestIds } from "./idempotency/request-ids.ts";
@@ -51,6 +51,9 @@ export async function openOutbound(options: OpenOutboundOptions): Promise<OpenOu
           logBreaker(logger, event);
           onBreakerChange(event);
         },
+        onOutlierChange: (event, tool) => logOutlier(logger, event, tool),
+        onUnfitFallback: ({ tool: policy }, tool, err) =>
+          logger.warn({ policy, tool, err }, "what is configured as the fallback of a tool cannot be one"),
       }),
     );
     return { outbound, cache, requestIds, close: () => parts.close() };
@@ -77,5 +80,24 @@ function logBreaker(logger: Logger, event: BreakerEvent): void {
       break;
     case "closed":
       logger.info({ breaker, by: event.by }, "a breaker has closed");
+  }
+}
+
+function logOutlier(logger: Logger, event: OutlierEvent, tool: string): void {
+  const { instance } = event;
+  switch (event.kind) {
+    case "ejected": {
+      const { reason, detail, forMs } = event;
+      logger.warn(
+        { instance, tool, reason, detail, forMs },
+        "an instance is left out: it does worse than others",
+      );
+      break;
+    }
+    case "probation":
+      logger.info({ instance, tool }, "an instance gets single calls again");
+      break;
+    case "returned":
+      logger.info({ instance, tool, by: event.by }, "an instance gets its share of calls again");
   }
 }

@@ -18,6 +18,7 @@ outbound:
   cache: { durable: true }
   tools:
     - { tool: "kept*", cache_ttl: 60s }
+    - { tool: "unfit.*", result_json: '{"nonsense": 1}' }
     - { tool: "rated.*", rate_limit: { requests: 2, period: 3600s, burst: 2 }, max_concurrency: 3, unshared: true }
     - { tool: "paced.*", adaptive_rate: { initial: 20, min: 5, max: 50 } }
 `;
@@ -129,6 +130,41 @@ test("breakers are seen to open, are reset and isolated, and calls obey at once"
   expect(await failure(clients.admin.resetBreaker({ name: "service/absent/default/1.0.0" }))).toMatchObject({
     code: Code.NotFound,
   });
+});
+
+test("what befalls instances is in the log", async () => {
+  const instances = await start("unwell", 3);
+  instances.fail(1, { errorRate: 1 });
+  const [, instance] = instances.ids;
+  const logged = () => log.filter((entry) => (entry as { instance?: string }).instance === instance);
+  await expect
+    .poll(async () => {
+      await Promise.allSettled(Array.from({ length: 10 }, () => read("unwell", randomUUID())));
+      return logged();
+    })
+    .toContainEqual(
+      expect.objectContaining({
+        level: "warn",
+        tool: "method/unwell/default/1.0.0/unwell.examples.faults.v1.FaultService.Read",
+        reason: "consecutive-failures",
+        forMs: 30_000,
+      }),
+    );
+  instances.fail(1, {});
+  expect(instance).toBeDefined();
+  await clients.admin.resetBreaker({ name: instance ?? "" });
+  expect(logged()).toContainEqual(expect.objectContaining({ level: "info", by: "reset" }));
+});
+
+test("a fallback that does not fit its tool is said to be one, once", async () => {
+  const instances = await start("unfit");
+  instances.fail(0, { errorRate: 1, errorCode: RpcCode.INTERNAL });
+  for (const text of ["one", "another"]) {
+    expect(await failure(read("unfit", text))).toMatchObject({ code: Code.Internal });
+  }
+  expect(log.filter((entry) => (entry as { policy?: string }).policy === "unfit.*")).toMatchObject([
+    { level: "warn", tool: "unfit.examples.faults.v1.FaultService.Read" },
+  ]);
 });
 
 test("what is registered can be isolated before it was called, and nothing else can", async () => {

@@ -2,7 +2,7 @@ import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError } from "@toolplane/framework";
 import { createByteLru, type ResponseCache } from "@toolplane/framework/policies";
 import { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
-import type { FallbackSettings } from "../config/outbound.ts";
+import type { FallbackSettings, ToolPolicySettings } from "../config/outbound.ts";
 import { codeOf } from "../error-code.ts";
 import { callKey } from "./call-key.ts";
 import { type Dispatch, isRepeatable } from "./dispatch.ts";
@@ -20,6 +20,8 @@ export interface FallbacksOptions {
   /** Has the answers of tools whose answers are kept anyway. */
   readonly cache: ResponseCache | undefined;
   readonly clock: Clock;
+  /** Told once for each policy whose fixed result does not fit a tool, or whose version does not exist. */
+  readonly onUnfit?: ((policy: ToolPolicySettings, tool: string, error: unknown) => void) | undefined;
 }
 
 /** Answers calls that fail with something else, where an operator has said with what. */
@@ -33,10 +35,11 @@ export interface Fallbacks {
   call(dispatch: Dispatch, otherVersion: (version: string) => Promise<Dispatch>): Promise<Outcome>;
 }
 
-export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallbacks {
+export function createFallbacks({ call, cache, clock, onUnfit }: FallbacksOptions): Fallbacks {
   const lastGood = createByteLru<{ readonly bytes: Uint8Array; readonly keptAt: number }>({
     maxBytes: MAX_BYTES,
   });
+  const unfit = new WeakSet<ToolPolicySettings>();
 
   async function recall(
     dispatch: Dispatch,
@@ -49,6 +52,23 @@ export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallb
     const kept = lastGood.get(key);
     const ageMs = kept === undefined ? Number.POSITIVE_INFINITY : clock.monotonic() - kept.keptAt;
     return kept && ageMs <= maxAgeMs ? { value: kept.bytes, ageMs } : undefined;
+  }
+
+  function reportUnfit({ plan: { policy }, tool }: Dispatch, error: unknown): void {
+    if (policy && !unfit.has(policy)) {
+      unfit.add(policy);
+      onUnfit?.(policy, tool.name, error);
+    }
+  }
+
+  /** What the operator has chosen; undefined when it does not fit. */
+  async function chosen<T>(dispatch: Dispatch, make: () => T | Promise<T>): Promise<T | undefined> {
+    try {
+      return await make();
+    } catch (error) {
+      reportUnfit(dispatch, error);
+      return undefined;
+    }
   }
 
   function isKeptAnyway({ plan, requestId }: Dispatch): boolean {
@@ -67,11 +87,13 @@ export function createFallbacks({ call, cache, clock }: FallbacksOptions): Fallb
         const kept = await recall(dispatch, fallback.maxAgeMs);
         return kept && { ...elsewhere, output: invoker.restore(kept.value), ageMs: kept.ageMs, stale: true };
       }
-      case "result":
-        return { ...elsewhere, output: invoker.resultOf(JSON.parse(fallback.json)) };
+      case "result": {
+        const output = await chosen(dispatch, () => invoker.resultOf(JSON.parse(fallback.json)));
+        return output && { ...elsewhere, output };
+      }
       case "version": {
-        const outcome = await call(await otherVersion(fallback.version));
-        return { ...outcome, source: ResultSource.FALLBACK };
+        const other = await chosen(dispatch, () => otherVersion(fallback.version));
+        return other && { ...(await call(other)), source: ResultSource.FALLBACK };
       }
     }
   }

@@ -5,6 +5,7 @@ import {
   type Coalescer,
   createBreakerSet,
   createCoalescer,
+  type OutlierEvent,
   type ResponseCache,
 } from "@toolplane/framework/policies";
 import type { OutboundSettings } from "../config/outbound.ts";
@@ -12,7 +13,7 @@ import type { Registry } from "../registry/registry.ts";
 import { isTimeout } from "../timeout.ts";
 import { createInstanceChooser } from "./choose-instance.ts";
 import { type Answering, createDispatcher, type Dispatch, type Dispatcher } from "./dispatch.ts";
-import { createFallbacks, type Fallbacks } from "./fallback.ts";
+import { createFallbacks, type Fallbacks, type FallbacksOptions } from "./fallback.ts";
 import type { IdempotentCalls } from "./idempotent-calls.ts";
 import { createOutliers, type Outliers } from "./outliers.ts";
 import { createPlans, type Plans } from "./plan.ts";
@@ -36,6 +37,10 @@ export interface OutboundOptions {
   readonly random?: (() => number) | undefined;
   /** Told of every transition of a breaker. */
   readonly onBreakerChange?: ((event: BreakerEvent) => void) | undefined;
+  /** Told of every change of an instance for one tool, which `group` names. */
+  readonly onOutlierChange?: ((event: OutlierEvent, group: string) => void) | undefined;
+  /** Told when what was configured as a tool's fallback cannot be one. */
+  readonly onUnfitFallback?: FallbacksOptions["onUnfit"];
 }
 
 /** Everything that protects backends, and callers from backends. */
@@ -62,7 +67,8 @@ export function createOutbound(options: OutboundOptions): Outbound {
       defaults: { ...breaker, clock, random, onEvent: options.onBreakerChange },
       maxBreakers: MAX_BREAKERS,
     });
-  const outliers = outlierSettings && createOutliers({ ...outlierSettings, clock });
+  const outliers =
+    outlierSettings && createOutliers({ ...outlierSettings, clock, onEvent: options.onOutlierChange });
   const coalescer =
     deduplication && createCoalescer<Outcome>({ ...deduplication, clock, mayOutlive: isTimeout });
   const throttles = createThrottles(settings.tools, clock);
@@ -72,7 +78,12 @@ export function createOutbound(options: OutboundOptions): Outbound {
   const unary = createUnaryCaller({ dispatcher, throttles, coalescer, cache, idempotent, clock });
   return {
     plans: createPlans(settings, options.defaultTimeoutMs),
-    unary: createFallbacks({ call: (dispatch) => unary.call(dispatch), cache, clock }),
+    unary: createFallbacks({
+      call: (dispatch) => unary.call(dispatch),
+      cache,
+      clock,
+      onUnfit: options.onUnfitFallback,
+    }),
     open: (dispatch) => openThrottled(dispatcher, throttles, dispatch),
     breakers,
     outliers,

@@ -4,6 +4,7 @@ import {
   type InstanceCall,
   type InstanceSnapshot,
   type OutlierDetector,
+  type OutlierEvent,
   type OutlierOptions,
 } from "@toolplane/framework/policies";
 
@@ -14,6 +15,8 @@ const MAX_GROUPS = 5_000;
 
 export interface OutliersOptions extends Pick<OutlierOptions, "ejectionTimeMs" | "maxEjectedPercent"> {
   readonly clock: Clock;
+  /** Told of every change of an instance; `group` names the tool. */
+  readonly onEvent?: ((event: OutlierEvent, group: string) => void) | undefined;
 }
 
 /**
@@ -43,7 +46,7 @@ interface Group {
   unanswered: number;
 }
 
-export function createOutliers({ clock, ...limits }: OutliersOptions): Outliers {
+export function createOutliers({ clock, onEvent, ...limits }: OutliersOptions): Outliers {
   const groups = new Map<string, Group>();
   const waiting = new Set<Group>();
   let total = 0;
@@ -78,6 +81,7 @@ export function createOutliers({ clock, ...limits }: OutliersOptions): Outliers 
       ...limits,
       clock,
       onEvent(event) {
+        onEvent?.(event, name);
         if (event.kind !== "ejected") {
           return;
         }
