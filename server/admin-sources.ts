@@ -110,6 +110,7 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
     ],
     pool: () => describePool(pool),
     requestIds: () => requestIds.stats(),
+    repetition: () => outbound.repetition.stats(),
     batchWriters() {
       const ofCache = cache?.stats().durable?.writer;
       return [...registry.batchWriters(), ...(ofCache ? [ofCache] : [])];

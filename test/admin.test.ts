@@ -257,6 +257,23 @@ test("calls that share one whose answer is kept are counted, too", async () => {
   expect(await sample("toolplane_deduplication_calls_total", joined)).toBe(before + 19);
 });
 
+test("why calls were not tried again is counted", async () => {
+  const instances = await start("hopeless");
+  instances.fail(0, { errorRate: 1 });
+  const notRepeatable = '{reason="not-repeatable"}';
+  const attempts = '{reason="attempts"}';
+  const before = [
+    await sample("toolplane_call_give_ups_total", notRepeatable),
+    await sample("toolplane_call_give_ups_total", attempts),
+  ];
+  await failure(read("hopeless"));
+  const call = { tool: "hopeless.Write", input: { case: "arguments", value: { text: "x" } } } as const;
+  await failure(clients.tools.callTool({ call }));
+  expect(await sample("toolplane_call_give_ups_total", attempts)).toBe((before[1] ?? 0) + 1);
+  expect(await sample("toolplane_call_give_ups_total", notRepeatable)).toBe((before[0] ?? 0) + 1);
+  expect(await sample("toolplane_call_hedges_denied_total", "{}")).toBe(0);
+});
+
 test("what came of request ids is counted", async () => {
   await start("once");
   const call = {

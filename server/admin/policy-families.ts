@@ -9,6 +9,7 @@ import type {
   LimitSource,
   MethodStreamsSnapshot,
   PoolSnapshot,
+  RepetitionSnapshot,
   RequestIdsSnapshot,
 } from "./sources.ts";
 
@@ -24,8 +25,18 @@ const MAX_LIMITS = 200;
 
 /** What the sources tell; nothing about those that there are not. */
 export function policyFamilies(sources: AdminSources): MetricFamily[] {
-  const { breakers, ejections, limits, caches, deduplications, pool, requestIds, batchWriters, streams } =
-    sources;
+  const {
+    breakers,
+    ejections,
+    limits,
+    caches,
+    deduplications,
+    pool,
+    requestIds,
+    repetition,
+    batchWriters,
+    streams,
+  } = sources;
   return [
     ...(breakers ? breakerFamilies(breakers.list()) : []),
     ...(ejections
@@ -43,6 +54,7 @@ export function policyFamilies(sources: AdminSources): MetricFamily[] {
     ...(deduplications ? deduplicationFamilies(deduplications()) : []),
     ...(pool ? poolFamilies(pool()) : []),
     ...(requestIds ? requestIdFamilies(requestIds()) : []),
+    ...(repetition ? repetitionFamilies(repetition()) : []),
     ...(batchWriters ? batchWriterFamilies(batchWriters()) : []),
     ...(streams ? streamFamilies(streams()) : []),
   ];
@@ -228,6 +240,21 @@ function poolFamilies(pool: PoolSnapshot): MetricFamily[] {
       "toolplane_pool_closures_total",
       "Connections closed, by why.",
       Object.entries(pool.closures).map(([reason, count]) => [{ reason }, count] as const),
+    ),
+  ];
+}
+
+function repetitionFamilies({ gaveUp, hedgesDenied }: RepetitionSnapshot): MetricFamily[] {
+  return [
+    counter(
+      "toolplane_call_give_ups_total",
+      "Calls of tools that had failed and were not tried again, by why.",
+      [...gaveUp].map(([reason, count]) => [{ reason }, count] as const),
+    ),
+    counter(
+      "toolplane_call_hedges_denied_total",
+      "Second attempts that the budget of repetitions did not have room for.",
+      hedgesDenied,
     ),
   ];
 }

@@ -10,6 +10,7 @@ export interface AdminSources {
   readonly deduplications?: () => readonly DeduplicationSnapshot[];
   readonly pool?: () => PoolSnapshot;
   readonly requestIds?: () => RequestIdsSnapshot;
+  readonly repetition?: () => RepetitionSnapshot;
   readonly batchWriters?: () => readonly BatchWriterSnapshot[];
   readonly streams?: () => readonly MethodStreamsSnapshot[];
 }
@@ -184,6 +185,14 @@ export interface BatchWriterSnapshot {
   /** How long rows have waited until they were written. */
   readonly averageWaitMs: number;
   readonly maxWaitMs: number;
+}
+
+/** Attempts that were not made. */
+export interface RepetitionSnapshot {
+  /** Calls that were not tried again although they had failed, by why. */
+  readonly gaveUp: ReadonlyMap<string, number>;
+  /** Second attempts that the budget did not have room for. */
+  readonly hedgesDenied: number;
 }
 
 /** What `Idempotency.stats()` says. */

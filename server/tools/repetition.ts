@@ -5,8 +5,11 @@ import {
   createRetrier,
   createRetryBudget,
   type Failure,
+  type GiveUpReason,
+  type HedgeEvent,
   type Hedger,
   type Retrier,
+  type RetryEvent,
 } from "@toolplane/framework/policies";
 import type { OutboundSettings } from "../config/outbound.ts";
 import { AttemptFailure } from "./attempt.ts";
@@ -34,6 +37,15 @@ export interface Repetition {
    * in trouble does not use up what the others may need.
    */
   run<T>(service: string, attempt: AttemptWork<T>, call: RepeatedCall): Promise<T>;
+  stats(): RepetitionStats;
+}
+
+/** Counted since the start. */
+export interface RepetitionStats {
+  /** Calls that were not tried again although they had failed, by why. */
+  readonly gaveUp: ReadonlyMap<GiveUpReason, number>;
+  /** Second attempts that the budget did not have room for. */
+  readonly hedgesDenied: number;
 }
 
 /**
@@ -64,6 +76,18 @@ export function createRepetition(
   random: () => number,
 ): Repetition {
   const services = createByteLru<Repeaters>({ maxEntries: REMEMBERED });
+  const gaveUp = new Map<GiveUpReason, number>();
+  let hedgesDenied = 0;
+
+  function onRetry(event: RetryEvent): void {
+    if (event.kind === "gave-up") {
+      gaveUp.set(event.reason, (gaveUp.get(event.reason) ?? 0) + 1);
+    }
+  }
+
+  function onHedge({ kind }: HedgeEvent): void {
+    hedgesDenied += kind === "denied" ? 1 : 0;
+  }
 
   function repeatersOf(service: string): Repeaters {
     const found = services.get(service);
@@ -81,10 +105,12 @@ export function createRepetition(
         budget,
         clock,
         random,
+        onEvent: onRetry,
       }),
       hedger(delayMs) {
         // Delays come from the configuration, so there are few of them.
-        const hedger = hedgers.get(delayMs) ?? createHedger({ classify, delayMs, budget, clock });
+        const hedger =
+          hedgers.get(delayMs) ?? createHedger({ classify, delayMs, budget, clock, onEvent: onHedge });
         hedgers.set(delayMs, hedger);
         return hedger;
       },
@@ -106,6 +132,7 @@ export function createRepetition(
         { ...call, attempts },
       );
     },
+    stats: () => ({ gaveUp, hedgesDenied }),
   };
 }
 
