@@ -50,5 +50,5 @@ export {
 } from "./serving/registration.ts";
 export type { HttpHandler } from "./serving/request-handler.ts";
 export type { RegisterOptions } from "./serving/self-registration.ts";
-export type { MethodStreams } from "./serving/stream-meter.ts";
 export { type ServeOptions, type Server, serve } from "./serving/serve.ts";
+export type { MethodStreams } from "./serving/stream-meter.ts";
