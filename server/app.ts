@@ -116,6 +116,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         register: false,
         gates: [admin.gate, ...inbound.gates],
         interceptors: inbound.interceptors,
+        timeoutOf: inbound.timeoutOf,
         http: [protectHttp(admin.http, "/metrics", "reader", access)],
         onCall: admin.onCall,
         async onDrain() {

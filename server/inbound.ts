@@ -1,6 +1,12 @@
+import type { DescMethod } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
 import type { Clock, Gate, Logger } from "@toolplane/framework";
-import { createServerChain, defaultExempt, type LimitedCall } from "@toolplane/framework/interceptors";
+import {
+  createServerChain,
+  defaultExempt,
+  type LimitedCall,
+  type MethodPolicies,
+} from "@toolplane/framework/interceptors";
 import {
   type CounterStore,
   createLimitSet,
@@ -54,6 +60,8 @@ export interface Inbound {
   /** Say who calls, where that is asked for, and then whether the call may go on. */
   readonly gates: readonly Gate[];
   readonly interceptors: readonly Interceptor[];
+  /** The deadline of a method's calls that name none, and the latest that they may name, in milliseconds. */
+  readonly timeoutOf: (method: DescMethod) => number | undefined;
   readonly limits: LimitSource;
   close(): Promise<void>;
 }
@@ -71,6 +79,7 @@ export async function openInbound(options: InboundOptions): Promise<Inbound> {
   const store = await openSharedCounters(options);
   let shared: SharedLimitSet<LimitedCall> | undefined;
   const chain = createServerChain({
+    methods: toMethodPolicies(inbound.methods),
     limits: {
       global: inbound.global && toRateLimit(inbound.global),
       service: inbound.perService && toRateLimit(inbound.perService),
@@ -107,6 +116,7 @@ export async function openInbound(options: InboundOptions): Promise<Inbound> {
   return {
     gates: [...authentication, ...chain.gates],
     interceptors: chain.interceptors,
+    timeoutOf: chain.timeoutOf,
     limits: {
       list(maxKeys) {
         const where = store && (shared?.stats().store === "lost" ? "memory (store down)" : store.name);
@@ -205,6 +215,15 @@ function describeLevel({ name, limit, top }: LevelSnapshot, store: string | unde
     refused,
     store,
   }));
+}
+
+function toMethodPolicies(methods: InboundSettings["methods"]): MethodPolicies {
+  return Object.fromEntries(
+    [...methods].map(([name, { rateLimit, ...policy }]) => [
+      name,
+      { ...policy, rateLimit: rateLimit && toRateLimit(rateLimit) },
+    ]),
+  );
 }
 
 function toRateLimit({ requests, periodMs, burst }: RateLimitSettings): RateLimit {

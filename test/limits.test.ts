@@ -223,6 +223,26 @@ inbound:
   expect(limits.map(({ key }) => key).sort()).toEqual(["key:guest", "key:other"]);
 });
 
+test("single methods have limits and deadlines of their own", async () => {
+  const app = await start(`inbound:
+  global: { unlimited: true }
+  per_caller: { unlimited: true }
+  methods:
+    toolplane.registry.v1.RegistryService/ListServices: { rate_limit: { requests: 1, period: 3600s } }
+    toolplane.registry.v1.RegistryService/WatchServices: { timeout: 0.05s }
+`);
+  const registry = createClient(RegistryService, transportTo(app));
+  await registry.listServices({});
+  expect(await failure(registry.listServices({}))).toMatchObject({ code: Code.ResourceExhausted });
+  await registry.listTools({});
+  const watched = (async () => {
+    for await (const _ of registry.watchServices({})) {
+      // Only the end matters.
+    }
+  })();
+  expect(await failure(watched)).toMatchObject({ code: Code.DeadlineExceeded });
+});
+
 test("an address that keeps sending bad credentials is told to slow down; good ones at the same address are not", async () => {
   const app = await start(
     "auth: { required: true }\ninbound: { per_caller: { requests: 3, period: 3600s } }",

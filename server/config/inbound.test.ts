@@ -12,6 +12,7 @@ test("without a word on it, the documented limits hold", () => {
     perCaller: { requests: 600, ...minute },
     services: new Map([[TESTS, { requests: 200, ...minute }]]),
     callers: new Map(),
+    methods: new Map(),
     concurrency: { initial: 100, min: 20, max: 1_000 },
     idempotencyRetentionMs: 86_400_000,
   });
@@ -33,6 +34,28 @@ test("every limit can be set", () => {
     loadText("inbound: { concurrency: { initial: 5, min: 2, max: 9 }, idempotency_retention: 3600s }")
       .inbound,
   ).toMatchObject({ concurrency: { initial: 5, min: 2, max: 9 }, idempotencyRetentionMs: 3_600_000 });
+});
+
+test("single methods are protected as it is said", () => {
+  const list = "toolplane.registry.v1.RegistryService/ListServices";
+  const { inbound } = loadText(`inbound:
+  methods:
+    ${list}: { rate_limit: { requests: 30 }, max_concurrency: 2, timeout: 5s }
+    ${TOOLS}/CallTool: { rate_limit: { unlimited: true } }
+`);
+  expect(inbound.methods).toEqual(
+    new Map([
+      [
+        list,
+        {
+          rateLimit: { requests: 30, periodMs: 60_000, burst: 20 },
+          maxConcurrency: 2,
+          timeoutMs: 5_000,
+        },
+      ],
+      [`${TOOLS}/CallTool`, { rateLimit: false, maxConcurrency: undefined, timeoutMs: undefined }],
+    ]),
+  );
 });
 
 test("limits are taken away everywhere or for some", () => {

@@ -2,7 +2,7 @@ import type {
   ConcurrencyConfig,
   InboundConfig,
 } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
-import { milliseconds } from "./durations.ts";
+import { milliseconds, optionalMilliseconds } from "./durations.ts";
 import type { ReportMistake } from "./mistakes.ts";
 import { type Range, resolveRange } from "./range.ts";
 import { type RateLimitSettings, resolveRateLimit } from "./rate-limit.ts";
@@ -19,9 +19,19 @@ export interface InboundSettings {
   readonly services: ReadonlyMap<string, RateLimitSettings | undefined>;
   /** By the name of the principal; undefined takes the limit away that `perCaller` sets. */
   readonly callers: ReadonlyMap<string, RateLimitSettings | undefined>;
+  /** By `package.Service/Method`. */
+  readonly methods: ReadonlyMap<string, MethodSettings>;
   /** Undefined: there is none. */
   readonly concurrency: Range | undefined;
   readonly idempotencyRetentionMs: number;
+}
+
+/** How one method is protected. Undefined: as its author says. */
+export interface MethodSettings {
+  /** False: there is no limit. */
+  readonly rateLimit: RateLimitSettings | false | undefined;
+  readonly maxConcurrency: number | undefined;
+  readonly timeoutMs: number | undefined;
 }
 
 const perMinute = (requests: number): RateLimitSettings => ({
@@ -55,6 +65,19 @@ export function resolveInbound(config: InboundConfig | undefined, report: Report
       ),
     ]),
     callers: new Map(resolveEach(config?.callers, () => perCaller, "inbound.callers", report)),
+    methods: new Map(
+      Object.entries(config?.methods ?? {}).map(([name, { rateLimit, maxConcurrency, timeout }]) => [
+        name,
+        {
+          rateLimit:
+            rateLimit &&
+            (resolveRateLimit(rateLimit, undefined, `inbound.methods["${name}"].rate_limit`, report) ??
+              false),
+          maxConcurrency: maxConcurrency || undefined,
+          timeoutMs: optionalMilliseconds(timeout),
+        },
+      ]),
+    ),
     concurrency: resolveConcurrency(config?.concurrency, report),
     idempotencyRetentionMs: milliseconds(config?.idempotencyRetention, DAY),
   };

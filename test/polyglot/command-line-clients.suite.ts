@@ -6,6 +6,7 @@ const SERVICES = [
   "grpc.health.v1.Health",
   "grpc.reflection.v1.ServerReflection",
   "grpc.reflection.v1alpha.ServerReflection",
+  "toolplane.admin.v1.AdminService",
   "toolplane.registry.v1.RegistryService",
   "toolplane.tools.v1.ToolService",
 ];

@@ -374,6 +374,14 @@ export declare type InboundConfig = Message<"toolplane.config.v1.InboundConfig">
    * @generated from field: google.protobuf.Duration idempotency_retention = 7;
    */
   idempotencyRetention?: Duration | undefined;
+
+  /**
+   * How single RPC methods are protected, by `package.Service/Method`, such as
+   * `toolplane.registry.v1.RegistryService/RegisterService`. Stands above what the method's author says.
+   *
+   * @generated from field: map<string, toolplane.config.v1.MethodConfig> methods = 8;
+   */
+  methods: { [key: string]: MethodConfig };
 };
 
 /**
@@ -381,6 +389,41 @@ export declare type InboundConfig = Message<"toolplane.config.v1.InboundConfig">
  * Use `create(InboundConfigSchema)` to create a new message.
  */
 export declare const InboundConfigSchema: GenMessage<InboundConfig>;
+
+/**
+ * How one RPC method is protected.
+ *
+ * @generated from message toolplane.config.v1.MethodConfig
+ */
+export declare type MethodConfig = Message<"toolplane.config.v1.MethodConfig"> & {
+  /**
+   * A limit on all calls of the method together. Unset: what its author says.
+   *
+   * @generated from field: toolplane.config.v1.RateLimit rate_limit = 1;
+   */
+  rateLimit?: RateLimit | undefined;
+
+  /**
+   * How many calls may run at once; more are refused. Unset: what its author says.
+   *
+   * @generated from field: uint32 max_concurrency = 2;
+   */
+  maxConcurrency: number;
+
+  /**
+   * The deadline of a call that names none, and the latest that a call may name. Unset: what its author says, else
+   * `limits.max_timeout`.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 3;
+   */
+  timeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message toolplane.config.v1.MethodConfig.
+ * Use `create(MethodConfigSchema)` to create a new message.
+ */
+export declare const MethodConfigSchema: GenMessage<MethodConfig>;
 
 /**
  * A limit on calls that run at once, which follows their latency.
