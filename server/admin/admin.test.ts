@@ -330,8 +330,8 @@ describe("metrics", () => {
     ],
   ] as const)("are what the format %s promises", async (format, accept, contentType) => {
     const { admin, client, metrics } = await serveAdmin(everything());
-    admin.callStarted(weather)({ code: "ok", durationMs: 12, attempts: 2 });
-    admin.callStarted(weather);
+    admin.callStarted({ ...weather, name: "weather.Get" })({ code: "ok", durationMs: 12, attempts: 2 });
+    admin.callStarted({ ...weather, name: "weather.Get" });
     admin.breakerChanged({ kind: "opened" });
     await client.listCaches({});
     const response = await metrics({ accept });
@@ -402,9 +402,9 @@ describe("metrics", () => {
       }),
     });
     const end = { code: "ok", durationMs: 1 } as const;
-    admin.callStarted(weather)({ ...end, source: ResultSource.SHARED });
-    admin.callStarted(weather)({ ...end, source: ResultSource.REQUEST_ID });
-    admin.callStarted(weather)({ ...end, code: "unavailable" });
+    admin.callStarted({ ...weather, name: "weather.Get" })({ ...end, source: ResultSource.SHARED });
+    admin.callStarted({ ...weather, name: "weather.Get" })({ ...end, source: ResultSource.REQUEST_ID });
+    admin.callStarted({ ...weather, name: "weather.Get" })({ ...end, code: "unavailable" });
     const families = parseExposition(await (await metrics()).text(), "prometheus");
     const of = (name: string) => Object.fromEntries(families.get(name)?.samples ?? []);
     const tool = '{level="tool",key="weak.*",kind="adaptive-rate"}';

@@ -3,7 +3,7 @@ import type { Clock, FinishedCall, Gate, HttpHandler } from "@toolplane/framewor
 import type { Gauge } from "./gauges.ts";
 import { createInboundMeter } from "./inbound.ts";
 import { createMetrics } from "./metrics.ts";
-import { type CalledService, createOutboundMeter, type EndedCall } from "./outbound.ts";
+import { type CalledTool, createOutboundMeter, type EndedCall } from "./outbound.ts";
 import { createRuntime } from "./runtime.ts";
 import { adminRoutes, type KeyHandlers } from "./service.ts";
 import type { AdminSources } from "./sources.ts";
@@ -11,7 +11,7 @@ import { createStatsFeed } from "./stats-feed.ts";
 
 export type { KeyHandlers } from "./service.ts";
 export type * from "./sources.ts";
-export type { CalledService, EndedCall, Gauge };
+export type { CalledTool, EndedCall, Gauge };
 
 /** What an operator sees and does. */
 export interface Admin {
@@ -24,7 +24,7 @@ export interface Admin {
   /** To be the server's `onCall`. */
   readonly onCall: (call: FinishedCall) => void;
   /** To be called when a call of a tool begins; what is returned is to be called once, when it is over. */
-  callStarted(service: CalledService): (call: EndedCall) => void;
+  callStarted(tool: CalledTool): (call: EndedCall) => void;
   /** To be the `onEvent` of breakers. */
   readonly breakerChanged: (event: {
     readonly kind: "opened" | "half-opened" | "closed" | "isolated";
@@ -84,7 +84,7 @@ export function createAdmin({ clock, version, sources, keyHandlers }: AdminOptio
     http: metrics.http,
     gate: inbound.gate,
     onCall: inbound.onCall,
-    callStarted: (service) => outbound.callStarted(service),
+    callStarted: (tool) => outbound.callStarted(tool),
     breakerChanged({ kind }) {
       breakerTransitions.set(kind, (breakerTransitions.get(kind) ?? 0) + 1);
     },

@@ -5,14 +5,19 @@ import { createOutboundMeter } from "./outbound.ts";
 const MINUTE = 60_000;
 const ok = { code: "ok", durationMs: 5 };
 
-const service = (name: string) => ({ service: name, environment: "default", version: "1.0.0" });
+const service = (name: string) => ({
+  name: `${name}.Get`,
+  service: name,
+  environment: "default",
+  version: "1.0.0",
+});
 
 test("calls are counted by service, with their codes, retries and hedges", () => {
   const meter = createOutboundMeter(createFakeClock());
   const end = meter.callStarted(service("weather"));
   meter.callStarted(service("weather"))({ code: "unavailable", durationMs: 40, attempts: 3, hedges: 1 });
   const [weather] = meter.services();
-  expect(weather).toMatchObject(service("weather"));
+  expect(weather).toMatchObject({ service: "weather", environment: "default", version: "1.0.0" });
   expect(weather?.calls).toMatchObject({ inFlight: 1, ended: 1, retries: 2, hedges: 1 });
   end(ok);
   expect([...(weather?.calls.codes ?? [])]).toEqual([
@@ -20,6 +25,20 @@ test("calls are counted by service, with their codes, retries and hedges", () =>
     ["ok", 1],
   ]);
   expect(meter.total).toMatchObject({ inFlight: 0, ended: 2, retries: 2 });
+});
+
+test("calls are counted by tool too", () => {
+  const meter = createOutboundMeter(createFakeClock());
+  const get = service("weather");
+  const set = { ...get, name: "weather.Set" };
+  meter.callStarted(get)(ok);
+  meter.callStarted(set)(ok);
+  meter.callStarted(set)({ code: "internal", durationMs: 1 });
+  expect([...meter.services()]).toMatchObject([{ service: "weather", calls: { ended: 3 } }]);
+  expect([...meter.tools()]).toMatchObject([
+    { ...get, calls: { ended: 1 } },
+    { ...set, calls: { ended: 2 } },
+  ]);
 });
 
 test("services beyond those that fit are counted together, and nothing is lost", () => {

@@ -1,6 +1,7 @@
 import type { Clock } from "@toolplane/framework";
 import type { ResultSource } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { CallSeries } from "./call-series.ts";
+import { createSeriesTable, type Series } from "./series-table.ts";
 
 /** A version of a service whose tools are called. */
 export interface CalledService {
@@ -23,83 +24,58 @@ export interface EndedCall {
   readonly source?: ResultSource | undefined;
 }
 
+/** A tool that is called. */
+export interface CalledTool extends CalledService {
+  /** Its whole name. */
+  readonly name: string;
+}
+
 /** Counts the calls to backends. */
 export interface OutboundMeter {
   /** A call begins; what is returned is to be called once, when it is over. */
-  callStarted(service: CalledService): (call: EndedCall) => void;
+  callStarted(tool: CalledTool): (call: EndedCall) => void;
   /** All calls. */
   readonly total: CallSeries;
-  services(): Iterable<OutboundSeries>;
+  /** By version of a service; beyond 200 of them together, as the service `other`. */
+  services(): Iterable<Series<CalledService>>;
+  /** By tool; beyond 1,000 of them together, as the tool `other`. */
+  tools(): Iterable<Series<CalledTool>>;
 }
 
-export interface OutboundSeries extends CalledService {
-  readonly calls: CallSeries;
-}
-
-/** More versions of services than these are counted together, as the service `other`. */
-const MAX_SERIES = 200;
-/** What was not called for so long gives up its place, in milliseconds. */
-const IDLE_MS = 600_000;
-/** How often places are looked for when there are none, in milliseconds. */
-const SWEEP_MS = 60_000;
-
-interface Entry extends OutboundSeries {
-  lastUseAt: number;
-}
+const MAX_SERVICES = 200;
+const MAX_TOOLS = 1_000;
 
 export function createOutboundMeter(clock: Clock): OutboundMeter {
   const total = new CallSeries();
-  const entries = new Map<string, Entry>();
-  const other = createEntry({ service: "other", environment: "", version: "" });
-  let nextSweepAt = 0;
-
-  function entryOf(called: CalledService): Entry {
-    const key = `${called.service}\n${called.environment}\n${called.version}`;
-    let entry = entries.get(key);
-    if (entry === undefined) {
-      if (entries.size >= MAX_SERIES) {
-        sweep();
-      }
-      if (entries.size >= MAX_SERIES) {
-        return other;
-      }
-      entry = createEntry(called);
-      entries.set(key, entry);
-    }
-    return entry;
-  }
-
-  function sweep(): void {
-    const now = clock.monotonic();
-    if (now < nextSweepAt) {
-      return;
-    }
-    nextSweepAt = now + SWEEP_MS;
-    for (const [key, { calls, lastUseAt }] of entries) {
-      if (calls.inFlight === 0 && now - lastUseAt > IDLE_MS) {
-        entries.delete(key);
-      }
-    }
-  }
-
+  const nowhere = { environment: "", version: "" };
+  const services = createSeriesTable<CalledService>(
+    { service: "other", ...nowhere },
+    { clock, maxSeries: MAX_SERVICES },
+  );
+  const tools = createSeriesTable<CalledTool>(
+    { service: "other", name: "other", ...nowhere },
+    { clock, maxSeries: MAX_TOOLS },
+  );
   return {
     total,
-    callStarted(service) {
-      const entry = entryOf(service);
-      entry.calls.inFlight++;
-      total.inFlight++;
+    callStarted({ name, service, environment, version }) {
+      const place = `${environment}\n${version}`;
+      const all = [
+        services.callsOf(`${service}\n${place}`, { service, environment, version }),
+        tools.callsOf(`${name}\n${place}`, { name, service, environment, version }),
+        total,
+      ];
+      for (const series of all) {
+        series.inFlight++;
+      }
       return (call) => {
-        entry.lastUseAt = clock.monotonic();
-        end(entry.calls, call);
-        end(total, call);
+        for (const series of all) {
+          end(series, call);
+        }
       };
     },
-    *services() {
-      yield* entries.values();
-      if (other.calls.ended + other.calls.inFlight > 0) {
-        yield other;
-      }
-    },
+    services: () => services.all(),
+    tools: () => tools.all(),
   };
 }
 
@@ -112,8 +88,4 @@ function end(series: CallSeries, { code, durationMs, attempts = 1, hedges = 0, s
   if (source !== undefined) {
     series.sources.set(source, (series.sources.get(source) ?? 0) + 1);
   }
-}
-
-function createEntry({ service, environment, version }: CalledService): Entry {
-  return { service, environment, version, calls: new CallSeries(), lastUseAt: 0 };
 }

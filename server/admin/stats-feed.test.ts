@@ -35,15 +35,19 @@ function watch(stream: AsyncGenerator<Stats, void>) {
 
 test("an interval has the calls that ended in it, and none before", async () => {
   const { clock, outbound, feed } = open();
-  outbound.callStarted(weather)({ code: "internal", durationMs: 1_000 });
+  outbound.callStarted({ ...weather, name: "weather.Get" })({ code: "internal", durationMs: 1_000 });
   const leave = new AbortController();
   const { seen } = watch(feed.watch(2_000, leave.signal));
   await expect.poll(() => clock.pending).toBeGreaterThan(2);
-  outbound.callStarted(weather);
+  outbound.callStarted({ ...weather, name: "weather.Get" });
   for (let n = 0; n < 10; n++) {
-    outbound.callStarted(weather)({ code: n < 9 ? "ok" : "unavailable", durationMs: 16, attempts: 2 });
+    outbound.callStarted({ ...weather, name: "weather.Get" })({
+      code: n < 9 ? "ok" : "unavailable",
+      durationMs: 16,
+      attempts: 2,
+    });
   }
-  outbound.callStarted(weather)({ code: "canceled", durationMs: 16 });
+  outbound.callStarted({ ...weather, name: "weather.Get" })({ code: "canceled", durationMs: 16 });
   clock.advance(2_000);
   await expect.poll(() => seen.length).toBe(1);
   clock.advance(2_000);
@@ -54,6 +58,7 @@ test("an interval has the calls that ended in it, and none before", async () => 
   expect(first?.outbound).toMatchObject({ perSecond: 5.5, successRate: 0.9, inFlight: 1n, retries: 10n });
   expect(first?.outbound?.latencyP99 && durationMs(first.outbound.latencyP99)).toBeCloseTo(16, -1);
   expect(first?.services).toMatchObject([{ ...weather, calls: { perSecond: 5.5 } }]);
+  expect(first?.tools).toMatchObject([{ tool: "weather.Get", version: "1.0.0", calls: { perSecond: 5.5 } }]);
   expect(second?.outbound).toMatchObject({ perSecond: 0, successRate: 1, inFlight: 1n, retries: 0n });
   // It has a call that runs.
   expect(second?.services).toHaveLength(1);

@@ -39,7 +39,8 @@ interface Mark {
   readonly at: number;
   readonly inbound: SeriesMark;
   readonly outbound: SeriesMark;
-  readonly services: ReadonlyMap<CallSeries, SeriesMark>;
+  /** Of every service and tool. */
+  readonly series: ReadonlyMap<CallSeries, SeriesMark>;
   readonly limited: number;
   readonly shared: number;
 }
@@ -56,7 +57,8 @@ interface Ticker {
   readonly stop: () => void;
 }
 
-const MAX_SERVICES = 100;
+/** The most services, and tools, that are told of. */
+const MAX_LISTED = 100;
 /** Intervals are multiples of this, in milliseconds, so that there are not as many as callers can think of. */
 const STEP_MS = 250;
 
@@ -70,7 +72,9 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
       at: clock.monotonic(),
       inbound: inbound.total.mark(),
       outbound: outbound.total.mark(),
-      services: new Map(Array.from(outbound.services(), ({ calls }) => [calls, calls.mark()])),
+      series: new Map(
+        [...outbound.services(), ...outbound.tools()].map(({ calls }) => [calls, calls.mark()]),
+      ),
       limited: sum(sources.limits?.totals(), ({ refused }) => refused),
       shared: sum(sources.deduplications?.(), ({ joined }) => joined),
     };
@@ -80,12 +84,14 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
     const intervalMs = now.at - earlier.at;
     const stats = (calls: CallSeries, from: SeriesMark | undefined, to: SeriesMark) =>
       callStats(calls.inFlight, from, to, intervalMs);
-    const services = Array.from(outbound.services(), ({ service, environment, version, calls }) => ({
-      service,
-      environment,
-      version,
-      calls: stats(calls, earlier.services.get(calls), now.services.get(calls) ?? calls.mark()),
-    }));
+    const busiest = <T extends { readonly calls: CallSeries }>(all: Iterable<T>) =>
+      Array.from(all, ({ calls, ...thing }) => ({
+        ...thing,
+        calls: stats(calls, earlier.series.get(calls), now.series.get(calls) ?? calls.mark()),
+      }))
+        .filter(({ calls }) => calls.perSecond > 0 || calls.inFlight > 0n)
+        .sort((a, b) => b.calls.perSecond - a.calls.perSecond)
+        .slice(0, MAX_LISTED);
     const caches = sources.caches?.list();
     const hits = sum(caches, ({ memoryHits, durableHits }) => memoryHits + durableHits);
     const pool = sources.pool?.();
@@ -94,10 +100,13 @@ export function createStatsFeed(options: StatsFeedOptions): StatsFeed {
       interval: toDuration(intervalMs),
       inbound: stats(inbound.total, earlier.inbound, now.inbound),
       outbound: stats(outbound.total, earlier.outbound, now.outbound),
-      services: services
-        .filter(({ calls }) => calls.perSecond > 0 || calls.inFlight > 0n)
-        .sort((a, b) => b.calls.perSecond - a.calls.perSecond)
-        .slice(0, MAX_SERVICES),
+      services: busiest(outbound.services()),
+      tools: busiest(outbound.tools()).map(({ name, environment, version, calls }) => ({
+        tool: name,
+        environment,
+        version,
+        calls,
+      })),
       openBreakers: BigInt(sum(sources.breakers?.list(), ({ state }) => (state.kind === "closed" ? 0 : 1))),
       ejectedInstances: BigInt(sources.ejections?.list().length ?? 0),
       limited: BigInt(Math.max(0, now.limited - earlier.limited)),

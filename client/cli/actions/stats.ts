@@ -11,20 +11,26 @@ import { onKey } from "../input/on-key.ts";
 import { formatClock, formatMs } from "../output/format.ts";
 import { formatJson } from "../output/json.ts";
 import { oneLine } from "../output/text-width.ts";
-import { remember, renderStats, renderStatsLine, type StatsHistory } from "../stats/stats-view.ts";
+import {
+  remember,
+  renderStats,
+  renderStatsLine,
+  type StatsGrouping,
+  type StatsHistory,
+} from "../stats/stats-view.ts";
 
 /** How long the server may take beyond the interval, in milliseconds. */
 const GRACE_MS = 10_000;
 
 export async function stats(context: Context, options: StatsOptions): Promise<undefined> {
   const intervalMs = parseDuration(options.interval, "--interval");
-  if (options.watch !== true) return await showOnce(context, intervalMs);
+  if (options.watch !== true) return await showOnce(context, intervalMs, options);
   if (context.json || context.io.stdout.isTTY !== true) return await printAll(context, intervalMs);
-  await showLive(context, intervalMs);
+  await showLive(context, intervalMs, groupingOf(options));
 }
 
 /** One interval. */
-async function showOnce(context: Context, intervalMs: number): Promise<undefined> {
+async function showOnce(context: Context, intervalMs: number, options: StatsOptions): Promise<undefined> {
   const { admin } = await context.connect();
   if (!context.json) await context.note(context.paintErr.dim(`What goes on in ${formatMs(intervalMs)} …`));
   const leave = new AbortController();
@@ -45,7 +51,7 @@ async function showOnce(context: Context, intervalMs: number): Promise<undefined
   }
   if (one === undefined) throw new ConnectError("the server ended the stream", Code.Unavailable);
   if (context.json) await context.printMessage(StatsSchema, one);
-  else await context.print(renderStats(context, one, { inbound: [], outbound: [] }));
+  else await context.print(renderStats(context, one, { inbound: [], outbound: [] }, groupingOf(options)));
 }
 
 /** Every interval on its own line. */
@@ -67,7 +73,7 @@ async function printAll(context: Context, intervalMs: number): Promise<undefined
   }
 }
 
-async function showLive(context: Context, intervalMs: number): Promise<void> {
+async function showLive(context: Context, intervalMs: number, grouping: StatsGrouping): Promise<void> {
   const { stdin, stdout } = context.io;
   const { paint, url } = context;
   const end = new AbortController();
@@ -94,13 +100,17 @@ async function showLive(context: Context, intervalMs: number): Promise<void> {
     for await (const current of watching) {
       history = remember(history, current);
       // Above and below the body there are two lines each; the terminal scrolls when its last line is filled.
-      body = renderStats(context, current, history, (stdout.rows ?? 24) - 5);
+      body = renderStats(context, current, history, grouping, (stdout.rows ?? 24) - 5);
       draw(paint.green("● live"));
     }
   } finally {
     screen.done();
     releaseKeys();
   }
+}
+
+function groupingOf({ tools }: StatsOptions): StatsGrouping {
+  return tools === true ? "tools" : "services";
 }
 
 /** A lost connection in words. */

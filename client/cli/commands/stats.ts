@@ -4,6 +4,7 @@ import { examples, type Run } from "./run.ts";
 export interface StatsOptions {
   readonly watch?: boolean;
   readonly interval: string;
+  readonly tools?: boolean;
 }
 
 export function addStatsCommand(program: Command, run: Run): void {
@@ -15,10 +16,12 @@ export function addStatsCommand(program: Command, run: Run): void {
     )
     .option("--watch", "go on until it is interrupted; in a pipe, one line an interval")
     .option("--interval <time>", "the length of an interval, from 250ms to 5m", "2s")
+    .option("--tools", "tell tools apart instead of services")
     .addHelpText(
       "after",
       examples(
         "toolplane stats",
+        "toolplane stats --tools",
         "toolplane stats --watch",
         "toolplane stats --watch --interval 10s --json | jq .outbound",
       ),

@@ -29,7 +29,7 @@ it.each([8, 12, 20, 30])("statistics of many services fit into %i lines", (rows)
     outbound: busy(1),
     services: Array.from({ length: 100 }, (_, n) => ({ service: `s${n}`, calls: busy(1) })),
   });
-  const lines = renderStats(terminal, stats, empty, rows).split("\n");
+  const lines = renderStats(terminal, stats, empty, "services", rows).split("\n");
   expect(lines.length).toBeLessThanOrEqual(rows);
   expect(lines.join("\n")).toMatch(/… \d+ more services/);
 });
@@ -47,4 +47,12 @@ it("rates of the last intervals become a line of bars", () => {
 it("what did not happen has neither success nor latency", () => {
   const stats = create(StatsSchema, { inbound: busy(0), outbound: busy(0) });
   expect(renderStats(terminal, stats, empty)).toMatch(/^to tools +0 +0 +0$/m);
+});
+
+it("calls can be told apart by tool", () => {
+  const stats = create(StatsSchema, {
+    services: [{ service: "weather", calls: busy(1) }],
+    tools: [{ tool: "weather.Get", version: "1.0.0", calls: busy(1) }],
+  });
+  expect(renderStats(terminal, stats, empty, "tools")).toMatch(/^weather\.Get 1\.0\.0 +1 /m);
 });

@@ -20,6 +20,9 @@ export function remember(history: StatsHistory, { inbound, outbound }: Stats): S
   };
 }
 
+/** What calls are told apart by. */
+export type StatsGrouping = "services" | "tools";
+
 /**
  * What went on in an interval, as a table and a few lines below.
  *
@@ -29,15 +32,19 @@ export function renderStats(
   terminal: Terminal,
   stats: Stats,
   history: StatsHistory,
+  grouping: StatsGrouping = "services",
   rows = Number.POSITIVE_INFINITY,
 ): string {
   const { paint } = terminal;
   const facts = renderStatsFacts(stats);
   // The table's title, both totals, and the empty line between table and facts.
   const room = Math.max(0, rows - facts.length - 4);
-  const shown =
-    stats.services.length > room ? stats.services.slice(0, Math.max(0, room - 1)) : stats.services;
-  const hidden = stats.services.length - shown.length;
+  const groups =
+    grouping === "tools"
+      ? stats.tools.map(({ tool, ...place }) => ({ name: tool, ...place }))
+      : stats.services.map(({ service, ...place }) => ({ name: service, ...place }));
+  const shown = groups.length > room ? groups.slice(0, Math.max(0, room - 1)) : groups;
+  const hidden = groups.length - shown.length;
   const table = renderColumns(
     [
       { title: "CALLS", minWidth: 12 },
@@ -53,15 +60,17 @@ export function renderStats(
     [
       callRow(terminal, { text: "to the server", style: paint.bold }, stats.inbound, history.inbound),
       callRow(terminal, { text: "to tools", style: paint.bold }, stats.outbound, history.outbound),
-      ...shown.map(({ service, version, environment, calls }) =>
-        callRow(terminal, `  ${[service, version, environment].filter(Boolean).join(" ")}`, calls, []),
+      ...shown.map(({ name, version, environment, calls }) =>
+        callRow(terminal, `  ${[name, version, environment].filter(Boolean).join(" ")}`, calls, []),
       ),
     ],
     terminal.columns(),
   );
   return [
     table,
-    ...(hidden > 0 ? [paint.dim(`… ${count(hidden, "more service")}`)] : []),
+    ...(hidden > 0
+      ? [paint.dim(`… ${count(hidden, grouping === "tools" ? "more tool" : "more service")}`)]
+      : []),
     "",
     ...facts.map((fact) => paint.dim(fact)),
   ].join("\n");

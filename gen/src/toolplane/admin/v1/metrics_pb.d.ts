@@ -189,6 +189,13 @@ export declare type Stats = Message<"toolplane.admin.v1.Stats"> & {
    * @generated from field: int64 resident_bytes = 14;
    */
   residentBytes: bigint;
+
+  /**
+   * Calls to backends by tool, the busiest first; at most 100.
+   *
+   * @generated from field: repeated toolplane.admin.v1.ToolCallStats tools = 15;
+   */
+  tools: ToolCallStats[];
 };
 
 /**
@@ -299,6 +306,47 @@ export declare type ServiceCallStats = Message<"toolplane.admin.v1.ServiceCallSt
  * Use `create(ServiceCallStatsSchema)` to create a new message.
  */
 export declare const ServiceCallStatsSchema: GenMessage<ServiceCallStats>;
+
+/**
+ * Calls to one tool that ended in an interval.
+ *
+ * @generated from message toolplane.admin.v1.ToolCallStats
+ */
+export declare type ToolCallStats = Message<"toolplane.admin.v1.ToolCallStats"> & {
+  /**
+   * The tool.
+   *
+   * @generated from field: string tool = 1;
+   */
+  tool: string;
+
+  /**
+   * The environment of its service.
+   *
+   * @generated from field: string environment = 2;
+   */
+  environment: string;
+
+  /**
+   * The version of its service.
+   *
+   * @generated from field: string version = 3;
+   */
+  version: string;
+
+  /**
+   * The calls.
+   *
+   * @generated from field: toolplane.admin.v1.CallStats calls = 4;
+   */
+  calls?: CallStats | undefined;
+};
+
+/**
+ * Describes the message toolplane.admin.v1.ToolCallStats.
+ * Use `create(ToolCallStatsSchema)` to create a new message.
+ */
+export declare const ToolCallStatsSchema: GenMessage<ToolCallStats>;
 
 /**
  * What a family of metrics is, as Prometheus has it.
