@@ -29,6 +29,18 @@ test("a few sizes tell nothing about growth", () => {
   expect(of(10, [1, 2, 3]).onlyGrew).toBe(false);
 });
 
+test("the first minutes of a process tell nothing about growth", () => {
+  const growth = new Growth(10);
+  for (let second = 0; second < 10; second++) {
+    growth.add(second * 60_000, second);
+  }
+  expect(growth.perHour).toBe(0);
+  growth.add(600_000, 10);
+  expect(growth.perHour).toBe(0);
+  growth.add(660_000, 11);
+  expect(growth.perHour).toBeCloseTo(60);
+});
+
 test.each([
   [[1, 2, 3, 4, 5], true],
   [[1, 2, 2, 3, 4], true],

@@ -1,3 +1,6 @@
+/** A slope over less than this is that of a start, in milliseconds. */
+const MIN_SPAN_MS = 600_000;
+
 /** Sizes over time, the latest ones. */
 export class Growth {
   readonly #capacity: number;
@@ -38,10 +41,13 @@ export class Growth {
     return steps.every((step) => step >= 0) && steps.filter((step) => step > 0).length > steps.length / 2;
   }
 
-  /** The slope of the straight line that fits best (least squares), in sizes per hour; 0 for fewer than four sizes. */
+  /**
+   * The slope of the straight line that fits best (least squares), in sizes per hour; 0 for fewer than four sizes or less
+   * than ten minutes.
+   */
   get perHour(): number {
     const n = this.#points.length;
-    if (n < 4) {
+    if (n < 4 || this.spanMs < MIN_SPAN_MS) {
       return 0;
     }
     const meanAt = this.#points.reduce((sum, { at }) => sum + at, 0) / n;
