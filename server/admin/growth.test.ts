@@ -31,13 +31,11 @@ test("a few sizes tell nothing about growth", () => {
 
 test("the first minutes of a process tell nothing about growth", () => {
   const growth = new Growth(20);
-  for (let second = 0; second < 10; second++) {
-    growth.add(second * 60_000, second);
+  for (let minute = 0; minute < 10; minute++) {
+    growth.add(minute * 60_000, minute);
   }
   expect(growth.perHour).toBe(0);
   growth.add(600_000, 10);
-  expect(growth.perHour).toBe(0);
-  growth.add(660_000, 11);
   expect(growth.perHour).toBeCloseTo(60);
 });
 
