@@ -6,3 +6,6 @@ export function reportEvent<Event>(listener: ((event: Event) => void) | undefine
     // There is nobody to tell: the listener was the one.
   }
 }
+
+/** A union without some properties of its members, each of which stays what it is; `Omit` would make one type of them. */
+export type DistributiveOmit<T, Key extends PropertyKey> = T extends unknown ? Omit<T, Key> : never;

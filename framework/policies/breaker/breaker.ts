@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from "../../clock.ts";
-import { reportEvent } from "../report-event.ts";
+import { type DistributiveOmit, reportEvent } from "../report-event.ts";
 import { type BreakerOptions, type BreakerSettings, breakerSettings } from "./options.ts";
 import { SlidingCounts } from "./sliding-counts.ts";
 import type {
@@ -330,5 +330,3 @@ class CircuitBreaker implements Breaker {
     reportEvent(this.#onEvent, { ...event, name: this.name, at: this.#clock.now() });
   }
 }
-
-type DistributiveOmit<T, Key extends PropertyKey> = T extends unknown ? Omit<T, Key> : never;

@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from "../../clock.ts";
 import type { Outcome } from "../breaker/state.ts";
-import { reportEvent } from "../report-event.ts";
+import { type DistributiveOmit, reportEvent } from "../report-event.ts";
 import type { Flight } from "./in-flight.ts";
 import { type Evidence, Instance } from "./instance.ts";
 import { type OutlierOptions, type OutlierSettings, outlierSettings } from "./options.ts";
@@ -457,8 +457,6 @@ class Detector implements OutlierDetector {
     reportEvent(this.#onEvent, { ...event, at: this.#clock.now() });
   }
 }
-
-type DistributiveOmit<T, Key extends PropertyKey> = T extends unknown ? Omit<T, Key> : never;
 
 function successRate({ calls, failures }: Evidence): number {
   return calls === 0 ? 1 : 1 - failures / calls;
