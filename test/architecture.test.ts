@@ -29,6 +29,8 @@ const domains: Record<string, readonly string[]> = {
   storage: [],
   registry: ["backends", "schema", "pool", "storage", "config"],
   tools: ["registry/registry.ts", "backends", "config"],
+  "event-log": ["storage"],
+  "test-runs": ["event-log/event-log.ts", "event-log/open-event-log.ts", "storage", "config", "idempotency"],
   idempotency: ["storage/database.ts"],
   cache: ["storage", "config"],
   access: ["storage", "config"],

@@ -144,6 +144,13 @@ export declare type ServerConfig = Message<"toolplane.config.v1.ServerConfig"> &
    * @generated from field: toolplane.config.v1.OutboundConfig outbound = 18;
    */
   outbound?: OutboundConfig | undefined;
+
+  /**
+   * Test runs.
+   *
+   * @generated from field: toolplane.config.v1.TestingConfig testing = 19;
+   */
+  testing?: TestingConfig | undefined;
 };
 
 /**
@@ -151,6 +158,210 @@ export declare type ServerConfig = Message<"toolplane.config.v1.ServerConfig"> &
  * Use `create(ServerConfigSchema)` to create a new message.
  */
 export declare const ServerConfigSchema: GenMessage<ServerConfig>;
+
+/**
+ * Test runs: which projects this server may run, and what is kept.
+ *
+ * @generated from message toolplane.config.v1.TestingConfig
+ */
+export declare type TestingConfig = Message<"toolplane.config.v1.TestingConfig"> & {
+  /**
+   * Projects whose tests this server runs on request. Clients name a project, never a command.
+   *
+   * @generated from field: repeated toolplane.config.v1.TestProjectConfig projects = 1;
+   */
+  projects: TestProjectConfig[];
+
+  /**
+   * How many runs this replica runs at once. More wait. Unset: 2.
+   *
+   * @generated from field: uint32 max_concurrent_runs = 2;
+   */
+  maxConcurrentRuns: number;
+
+  /**
+   * How many runs may wait, on all replicas together; further ones are refused. Unset: 100.
+   *
+   * @generated from field: uint32 max_queued_runs = 3;
+   */
+  maxQueuedRuns: number;
+
+  /**
+   * How long runs are kept after their end. Unset: 90 days.
+   *
+   * @generated from field: google.protobuf.Duration retention = 4;
+   */
+  retention?: Duration | undefined;
+
+  /**
+   * How many runs of a project are kept; the oldest go first. Unset: 2000.
+   *
+   * @generated from field: uint32 max_runs_per_project = 5;
+   */
+  maxRunsPerProject: number;
+
+  /**
+   * How many events a run may have. What runners write is left out first, with a problem that says so; results are
+   * refused from twice this number on. Unset: 1000000.
+   *
+   * @generated from field: uint32 max_events_per_run = 6;
+   */
+  maxEventsPerRun: number;
+
+  /**
+   * How many bytes an imported report may have. Unset: 256 MiB.
+   *
+   * @generated from field: uint64 max_import_bytes = 7;
+   */
+  maxImportBytes: bigint;
+};
+
+/**
+ * Describes the message toolplane.config.v1.TestingConfig.
+ * Use `create(TestingConfigSchema)` to create a new message.
+ */
+export declare const TestingConfigSchema: GenMessage<TestingConfig>;
+
+/**
+ * A project whose tests can be run.
+ *
+ * @generated from message toolplane.config.v1.TestProjectConfig
+ */
+export declare type TestProjectConfig = Message<"toolplane.config.v1.TestProjectConfig"> & {
+  /**
+   * Its name in requests.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * What it is, for those who list projects.
+   *
+   * @generated from field: string description = 2;
+   */
+  description: string;
+
+  /**
+   * What runs its tests. `command` runs any command that writes JUnit XML to `reports`.
+   *
+   * @generated from field: string runner = 3;
+   */
+  runner: string;
+
+  /**
+   * Its root, where the runner is started. Relative to the folder of the configuration file.
+   *
+   * @generated from field: string directory = 4;
+   */
+  directory: string;
+
+  /**
+   * How the runner is started, a word an item, such as `npx`, `vitest`. Unset: the runner's own name, found in the
+   * project's `node_modules/.bin` first. Needed for `command`.
+   *
+   * @generated from field: repeated string command = 5;
+   */
+  command: string[];
+
+  /**
+   * Environment variables of the server that the runner gets. PATH, HOME, LANG, LC_ALL, TMPDIR, TZ and USER are always
+   * passed on; nothing else is.
+   *
+   * @generated from field: repeated string pass_environment = 6;
+   */
+  passEnvironment: string[];
+
+  /**
+   * Environment variables that the runner gets besides.
+   *
+   * @generated from field: map<string, string> variables = 7;
+   */
+  variables: { [key: string]: string };
+
+  /**
+   * Environments that a run can be asked for. Unset: one, called `default`.
+   *
+   * @generated from field: repeated toolplane.config.v1.TestEnvironmentConfig environments = 8;
+   */
+  environments: TestEnvironmentConfig[];
+
+  /**
+   * How long a run may take. Unset: 30 min.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 9;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * How long a runner may neither report nor write anything. Unset: 10 min.
+   *
+   * @generated from field: google.protobuf.Duration silence_timeout = 10;
+   */
+  silenceTimeout?: Duration | undefined;
+
+  /**
+   * How many runs of this project may run at once, on all replicas together. Unset: 1.
+   *
+   * @generated from field: uint32 max_concurrent_runs = 11;
+   */
+  maxConcurrentRuns: number;
+
+  /**
+   * Patterns of JUnit XML files that the command writes, relative to `directory`. Needed for `command`.
+   *
+   * @generated from field: repeated string reports = 12;
+   */
+  reports: string[];
+
+  /**
+   * Patterns of coverage files that a run writes, relative to `directory`: lcov, Istanbul JSON, Cobertura XML or a Go
+   * profile. Unset: coverage is measured only where the runner can do it by itself.
+   *
+   * @generated from field: repeated string coverage_files = 13;
+   */
+  coverageFiles: string[];
+};
+
+/**
+ * Describes the message toolplane.config.v1.TestProjectConfig.
+ * Use `create(TestProjectConfigSchema)` to create a new message.
+ */
+export declare const TestProjectConfigSchema: GenMessage<TestProjectConfig>;
+
+/**
+ * An environment of a project.
+ *
+ * @generated from message toolplane.config.v1.TestEnvironmentConfig
+ */
+export declare type TestEnvironmentConfig = Message<"toolplane.config.v1.TestEnvironmentConfig"> & {
+  /**
+   * Its name in requests.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Environment variables that the runner gets in it.
+   *
+   * @generated from field: map<string, string> variables = 2;
+   */
+  variables: { [key: string]: string };
+
+  /**
+   * Environment variables of the server that the runner gets in it.
+   *
+   * @generated from field: repeated string pass_environment = 3;
+   */
+  passEnvironment: string[];
+};
+
+/**
+ * Describes the message toolplane.config.v1.TestEnvironmentConfig.
+ * Use `create(TestEnvironmentConfigSchema)` to create a new message.
+ */
+export declare const TestEnvironmentConfigSchema: GenMessage<TestEnvironmentConfig>;
 
 /**
  * Who may call. Without it callers are not authenticated, and each may do everything.
