@@ -19,6 +19,7 @@ import {
   type SharedLimitSet,
 } from "@toolplane/framework/policies";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
+import { TestRunService } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { Access } from "./access/access.ts";
 import { limitRefusals } from "./access/limit-refusals.ts";
@@ -31,14 +32,21 @@ import type { Database } from "./storage/database.ts";
 
 /**
  * Renewals of leases are not counted either: they come at a pace that the server itself has set, and services that share
- * an address would lose their registrations to a limit that is meant for callers.
+ * an address would lose their registrations to a limit that is meant for callers. Nor are reports of tests: a suite
+ * reports as fast as its tests end, and what holds it back is the bounded queue of the event log.
  */
 const EXEMPT: ReadonlySet<string> = new Set([
   ...defaultExempt,
   `${RegistryService.typeName}/${RegistryService.method.renewLease.name}`,
+  `${TestRunService.typeName}/${TestRunService.method.appendTestEvents.name}`,
+  `${TestRunService.typeName}/${TestRunService.method.finishTestRun.name}`,
 ]);
-/** Services and methods that wait for backends: how long they take says nothing about this server's load. */
+/**
+ * Services and methods that wait for backends or for tests, or that take from milliseconds to a minute by what they are
+ * asked: how long they take says nothing about this server's load.
+ */
 const WAITING: ReadonlySet<string> = new Set([
+  TestRunService.typeName,
   ToolService.typeName,
   ...[
     RegistryService.method.registerService,

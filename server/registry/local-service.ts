@@ -31,7 +31,7 @@ export async function registerLocalService(
     name: OWN_SERVICE,
     version,
     title: "Toolplane",
-    description: "The registry and the tool calls of this server, as tools.",
+    description: "What this server does itself, as tools: its registry, its test runs, its inner life.",
     source: {
       kind: {
         case: "descriptors",

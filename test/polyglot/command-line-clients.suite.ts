@@ -8,6 +8,7 @@ const SERVICES = [
   "grpc.reflection.v1alpha.ServerReflection",
   "toolplane.admin.v1.AdminService",
   "toolplane.registry.v1.RegistryService",
+  "toolplane.testing.v1.TestRunService",
   "toolplane.tools.v1.ToolService",
 ];
 const CALL = { call: { tool: "text.AnalyzeText", arguments: { text: "The cat sat." } } };
