@@ -1,0 +1,1 @@
+export { coverageTotals, mergeCoverage } from "./coverage/merge.ts";
