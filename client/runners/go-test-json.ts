@@ -42,7 +42,8 @@ interface RunningPackage {
   readonly passed: Set<string>;
   /** What was written outside of tests. */
   readonly output: BoundedText;
-  readonly failed: Set<string>;
+  /** Tests that failed, by the test around them; those of no test by the empty name. */
+  readonly failed: Map<string, string[]>;
   /** The last line of `go test`'s own, such as `ok  \texample.com/text\t(cached)`. */
   verdict: string;
 }
@@ -66,7 +67,7 @@ export function createGoTestParser(options: GoTestParserOptions = {}): OutputPar
         name,
         tests: new Map(),
         passed: new Set(),
-        failed: new Set(),
+        failed: new Map(),
         output: new BoundedText(),
         verdict: "",
       };
@@ -134,7 +135,10 @@ export function createGoTestParser(options: GoTestParserOptions = {}): OutputPar
     if (status === TestStatus.PASSED) {
       inside.passed.add(test.name);
     } else if (status !== TestStatus.SKIPPED) {
-      inside.failed.add(test.name);
+      const around = test.name.slice(0, Math.max(0, test.name.lastIndexOf("/")));
+      const parts = inside.failed.get(around) ?? [];
+      inside.failed.set(around, parts);
+      parts.push(test.name);
     }
     const stdout = test.output.toString();
     const failed = status === TestStatus.FAILED;
@@ -262,7 +266,7 @@ export function createGoTestParser(options: GoTestParserOptions = {}): OutputPar
 }
 
 function silentFailure(inside: RunningPackage, test: RunningTest): string {
-  const parts = [...inside.failed].filter((name) => name.startsWith(`${test.name}/`));
+  const parts = inside.failed.get(test.name) ?? [];
   return parts.length === 0 ? "The test failed without a message." : `Subtests failed: ${parts.join(", ")}`;
 }
 
