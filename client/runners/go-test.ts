@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { basename, join, sep } from "node:path";
+import { basename, join } from "node:path";
 import { createGoTestParser } from "./go-test-json.ts";
 import { goSelection, goTestName } from "./go-test-name.ts";
 import { type Runner, RunnerError, type RunnerPlan } from "./runner.ts";
@@ -9,10 +9,9 @@ const MAX_PATTERN = 120_000;
 
 /** Flags of `go test` and `go build` that take no value of their own. */
 const SWITCHES = new Set(
-  (
-    "a artifacts asan benchmem c cover failfast fullpath json linkshared modcacherw msan n race short trimpath v work x " +
-    "test.benchmem test.failfast test.fullpath test.short test.v"
-  ).split(" "),
+  "a artifacts asan benchmem c cover failfast fullpath json linkshared modcacherw msan n race short trimpath v work x".split(
+    " ",
+  ),
 );
 
 /** Drives `go test` by what it writes with `-json`. */
@@ -27,18 +26,19 @@ export const goTestRunner: Runner = {
         `not a command for Go's tests, such as "go test ./...": ${plan.command.join(" ")}`,
       );
     }
-    const { flags, packages, rest } = parseArguments(plan.command.slice(verb + 1));
-    const selection = selectionFlags(plan, flags);
-    const coverage = coverageFlags(plan, flags);
+    const given = parseArguments(plan.command.slice(verb + 1));
+    const selection = selectionFlags(plan, given);
+    const coverage = coverageFlags(plan, given.flags);
     return {
+      // Packages stand before the given flags: those that only the tests know end what `go test` takes for packages.
       argv: [
         ...plan.command.slice(0, verb + 1),
-        ...(hasFlag(flags, "json") ? [] : ["-json"]),
-        ...flags,
+        ...(flagOf(given.flags, "json") ? [] : ["-json"]),
         ...selection.flags,
         ...coverage.flags,
-        ...(selection.packages ?? (packages.length > 0 ? packages : ["./..."])),
-        ...rest,
+        ...(selection.packages ?? (given.packages.length > 0 ? given.packages : ["./..."])),
+        ...selection.given,
+        ...given.rest,
       ],
       env: {},
       stdout: createGoTestParser(),
@@ -64,48 +64,61 @@ function testVerb(command: readonly string[]): number | undefined {
 }
 
 interface GoArguments {
-  readonly flags: readonly string[];
+  /** Each with its value, where that is a word of its own. */
+  readonly flags: readonly (readonly string[])[];
   readonly packages: readonly string[];
-  /** What the test binaries get: everything after the flags that follow the packages, or after `-args`. */
+  /** What only the test binaries read: from `-args` on, or from the first word that is no flag after the packages. */
   readonly rest: readonly string[];
 }
 
 /** Tells packages from flags as `go test` does: the first words that are neither flags nor their values are packages. */
 function parseArguments(words: readonly string[]): GoArguments {
-  const flags: string[] = [];
+  const flags: string[][] = [];
   const packages: string[] = [];
+  let packagesEnded = false;
   for (let index = 0; index < words.length; index++) {
     const word = words[index] ?? "";
-    if (!word.startsWith("-") || word === "-") {
-      const afterPackages = packages.length > 0 && words[index - 1] !== packages.at(-1);
-      if (afterPackages) {
-        return { flags, packages, rest: words.slice(index) };
-      }
-      packages.push(word);
-    } else if (/^--?args$/.test(word)) {
+    const isFlag = word.startsWith("-") && word !== "-";
+    if (/^--?args$/.test(word) || (!isFlag && packagesEnded)) {
       return { flags, packages, rest: words.slice(index) };
+    }
+    if (!isFlag) {
+      packages.push(word);
+      continue;
+    }
+    packagesEnded = packages.length > 0;
+    const value = words[index + 1];
+    const takesValue = !word.includes("=") && !SWITCHES.has(flagName(word));
+    if (takesValue && value !== undefined && !value.startsWith("-")) {
+      flags.push([word, value]);
+      index++;
     } else {
-      flags.push(word);
-      const value = words[index + 1];
-      if (!word.includes("=") && !SWITCHES.has(flagName(word)) && value !== undefined) {
-        flags.push(value);
-        index++;
-      }
+      flags.push([word]);
     }
   }
   return { flags, packages, rest: [] };
 }
 
 function flagName(flag: string): string {
-  return flag.replace(/^--?/, "").replace(/=[\s\S]*$/, "");
+  return flag.replace(/^--?(?:test\.)?/, "").replace(/=[\s\S]*$/, "");
 }
 
-function hasFlag(flags: readonly string[], name: string): boolean {
-  return flags.some((flag) => flag.startsWith("-") && [name, `test.${name}`].includes(flagName(flag)));
+/** The value of a flag, empty where it has none; undefined when it is not given. */
+function flagOf(flags: GoArguments["flags"], name: string): { readonly value: string } | undefined {
+  const found = flags.findLast(([flag = ""]) => flagName(flag) === name);
+  if (found === undefined) {
+    return undefined;
+  }
+  const [flag = "", value] = found;
+  return { value: value ?? flag.split("=").slice(1).join("=") };
+}
+
+function without(flags: GoArguments["flags"], names: readonly string[]): string[] {
+  return flags.filter(([flag = ""]) => !names.includes(flagName(flag))).flat();
 }
 
 /** The flags and packages of a selection. Each flag carries its value in the same word, so that no value is a flag. */
-function selectionFlags({ selection, directory }: RunnerPlan, flags: readonly string[]) {
+function selectionFlags({ selection, directory }: RunnerPlan, { flags }: GoArguments) {
   if (selection.tags.length > 0) {
     throw new RunnerError(
       "tags",
@@ -117,9 +130,9 @@ function selectionFlags({ selection, directory }: RunnerPlan, flags: readonly st
     if (selection.namePattern !== "") {
       throw new RunnerError("name_pattern", "go test takes single tests or a pattern of names, not both");
     }
-    return testFlags(selection.tests, files);
+    return { ...testFlags(selection.tests, files), given: without(flags, ["run", "bench"]) };
   }
-  if (selection.namePattern !== "" && hasFlag(flags, "run")) {
+  if (selection.namePattern !== "" && flagOf(flags, "run")) {
     throw new RunnerError(
       "name_pattern",
       "the project's command has a -run of its own, and go test takes only one",
@@ -128,6 +141,7 @@ function selectionFlags({ selection, directory }: RunnerPlan, flags: readonly st
   return {
     flags: selection.namePattern === "" ? [] : [`-run=${selection.namePattern}`],
     packages: files.length === 0 ? undefined : files,
+    given: flags.flat(),
   };
 }
 
@@ -169,14 +183,14 @@ function assertNoFlag(packageName: string): void {
   }
 }
 
-function coverageFlags(plan: RunnerPlan, flags: readonly string[]) {
+function coverageFlags(plan: RunnerPlan, flags: GoArguments["flags"]) {
   if (!plan.coverage) {
     return { flags: [], files: [] };
   }
-  const own = flags.findIndex((flag) => /^--?(?:test\.)?coverprofile(?:=|$)/.test(flag));
-  if (own !== -1) {
-    return { flags: [], files: [flags[own]?.split("=").slice(1).join("=") || (flags[own + 1] ?? "")] };
+  const own = flagOf(flags, "coverprofile");
+  if (own !== undefined) {
+    return { flags: [], files: [own.value] };
   }
-  const file = `${plan.workFolder}${sep}coverage.out`;
+  const file = join(plan.workFolder, "coverage.out");
   return { flags: [`-coverprofile=${file}`], files: [file] };
 }
