@@ -3,10 +3,12 @@ import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { AdminService } from "@toolplane/gen/toolplane/admin/v1/admin_service_pb.js";
 import type { Stats } from "@toolplane/gen/toolplane/admin/v1/metrics_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
+import { TestRunService } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import type { ResumeOptions } from "./streams/resuming-stream.ts";
 import { type ServiceEvent, type ServiceFilterInit, watchServices } from "./streams/watch-services.ts";
 import { type WatchStatsOptions, watchStats } from "./streams/watch-stats.ts";
+import { type TestRunNews, type WatchTestRunOptions, watchTestRun } from "./streams/watch-test-run.ts";
 import { callTool, callToolStream, type ToolArguments, type ToolCallOptions } from "./tool-calls.ts";
 
 /** A typed client of one Toolplane server. */
@@ -17,10 +19,14 @@ export interface Toolplane {
   readonly tools: Client<typeof ToolService>;
   /** What goes on inside the server, and who may call it. */
   readonly admin: Client<typeof AdminService>;
+  /** Test runs: started or reported, streamed, kept and compared. */
+  readonly tests: Client<typeof TestRunService>;
   /** The matching services and every change to them; goes on by itself after a lost connection. */
   watchServices(filter?: ServiceFilterInit, options?: ResumeOptions): AsyncIterable<ServiceEvent>;
   /** What goes on in the server, interval by interval; goes on by itself after a lost connection. */
   watchStats(options?: WatchStatsOptions): AsyncIterable<Stats>;
+  /** A test run from its beginning to its end, live; goes on by itself after a lost connection. */
+  watchTestRun(runId: string, options?: WatchTestRunOptions): AsyncIterable<TestRunNews>;
   /** Calls a tool and returns its result as JSON; of a tool that streams, the list of its results. */
   callTool(name: string, args?: ToolArguments, options?: ToolCallOptions): Promise<JsonValue>;
   /** Calls a tool and yields its results as JSON, as they come. Leaving the iteration cancels the call. */
@@ -43,13 +49,16 @@ export function createToolplane(options: ToolplaneOptions): Toolplane {
     options.token === undefined ? options.transport : withToken(options.transport, options.token);
   const admin = createClient(AdminService, transport);
   const registry = createClient(RegistryService, transport);
+  const tests = createClient(TestRunService, transport);
   const tools = createClient(ToolService, transport);
   return {
     registry,
     tools,
     admin,
+    tests,
     watchServices: (filter, resume) => watchServices(registry, filter, resume),
     watchStats: (watch) => watchStats(admin, watch),
+    watchTestRun: (runId, watch) => watchTestRun(tests, runId, watch),
     callTool: (name, args, call) => callTool(tools, name, args, call),
     callToolStream: (name, args, call) => callToolStream(tools, name, args, call),
   };

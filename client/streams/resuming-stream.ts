@@ -81,7 +81,7 @@ async function withinSilence<T>(
 }
 
 /** Whether another attempt can succeed although nothing was changed. */
-function isRetryable(error: ConnectError): boolean {
+export function isRetryable(error: ConnectError): boolean {
   switch (error.code) {
     case Code.Canceled: // The server ended the stream, or the silence ran out: the caller's own signal was looked at before.
     case Code.Unknown: // What `fetch` makes of a lost connection.
@@ -105,7 +105,7 @@ function isRetryable(error: ConnectError): boolean {
 }
 
 /** How long the server asks to stay away, in milliseconds. */
-function pushBackMs(error: ConnectError | undefined): number {
+export function pushBackMs(error: ConnectError | undefined): number {
   const delay = error?.findDetails(RetryInfoSchema)[0]?.retryDelay;
   return delay === undefined ? 0 : Number(delay.seconds) * 1000 + delay.nanos / 1e6;
 }
