@@ -79,10 +79,7 @@ export function createEventBuffer(options: EventBufferOptions = {}): EventBuffer
       const event = create(TestEventSchema, init);
       if (isFull()) dropOutput();
       if (isFull() && event.kind.case === "output") dropped += 1;
-      else {
-        if (!isFull()) confessDropped();
-        push(event);
-      }
+      else push(event);
       wakeReader?.();
       wakeReader = undefined;
       if (isFull()) await new Promise<void>((resolve) => wakeWriters.push(resolve));
@@ -112,6 +109,8 @@ export function createEventBuffer(options: EventBufferOptions = {}): EventBuffer
       for (const entry of entries.splice(0, count)) bytes -= entry.bytes;
       released += count;
       read = Math.max(0, read - count);
+      // With room to spare, so that a server that stays too slow is not told of every single piece.
+      if (entries.length <= maxEvents / 2 && bytes <= maxBytes / 2) confessDropped();
       wake();
     },
     replace(position, event) {
