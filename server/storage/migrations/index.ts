@@ -5,6 +5,8 @@ import { idempotencyMigration } from "./0003-idempotency.ts";
 import { responseCacheMigration } from "./0004-response-cache.ts";
 import { apiKeysMigration } from "./0005-api-keys.ts";
 import { rateLimitsMigration } from "./0006-rate-limits.ts";
+import { eventLogMigration } from "./0007-event-log.ts";
+import { testRunsMigration } from "./0008-test-runs.ts";
 
 /** One step of the schema. Once released it never changes: a mistake is corrected by a further step. */
 export interface Migration {
@@ -22,4 +24,6 @@ export const migrations: readonly Migration[] = [
   responseCacheMigration,
   apiKeysMigration,
   rateLimitsMigration,
+  eventLogMigration,
+  testRunsMigration,
 ];
