@@ -136,6 +136,8 @@ export interface SpoolBatch {
   readonly firstPosition: number;
   /** At least one. */
   readonly events: readonly TestEvent[];
+  /** How long the lines are together. */
+  readonly bytes: number;
 }
 
 export interface FollowOptions {
@@ -205,30 +207,34 @@ class SpoolLines {
 
   *add(chunk: Buffer): Generator<SpoolBatch, void, undefined> {
     let events: TestEvent[] = [];
+    let bytes = 0;
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
+      bytes += this.#partialBytes + end - start;
       events.push(this.#lineEnded(chunk.subarray(start, end)));
       start = end + 1;
       if (events.length === MAX_BATCH) {
-        yield this.#batch(events);
+        yield this.#batch(events, bytes);
         events = [];
+        bytes = 0;
       }
     }
     this.#keep(chunk.subarray(start));
     if (events.length > 0) {
-      yield this.#batch(events);
+      yield this.#batch(events, bytes);
     }
   }
 
   /** What remains is a line that was not written to its end. */
   *end(): Generator<SpoolBatch, void, undefined> {
-    if (this.#partialBytes > 0 || this.#skipping) {
-      yield this.#batch([this.#lineEnded(Buffer.alloc(0), true)]);
+    const bytes = this.#partialBytes;
+    if (bytes > 0 || this.#skipping) {
+      yield this.#batch([this.#lineEnded(Buffer.alloc(0), true)], bytes);
     }
   }
 
-  #batch(events: readonly TestEvent[]): SpoolBatch {
-    return { firstPosition: this.#position - events.length + 1, events };
+  #batch(events: readonly TestEvent[], bytes: number): SpoolBatch {
+    return { firstPosition: this.#position - events.length + 1, events, bytes };
   }
 
   #keep(bytes: Buffer): void {

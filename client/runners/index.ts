@@ -1,0 +1,22 @@
+export { type ExecuteOptions, execute, type ReadFile } from "./execute.ts";
+export { createOccurrences, type TestIdentityInit } from "./occurrences.ts";
+export {
+  type OutputParser,
+  type PreparedRunner,
+  type Runner,
+  type RunnerEnd,
+  RunnerError,
+  type RunnerKind,
+  type RunnerPlan,
+  type RunnerSelection,
+  type TestEventInit,
+} from "./runner.ts";
+export {
+  createSpoolWriter,
+  type FollowOptions,
+  followSpool,
+  MAX_SPOOL_LINE_BYTES,
+  SPOOL_VARIABLE,
+  type SpoolBatch,
+  type SpoolWriter,
+} from "./spool.ts";
