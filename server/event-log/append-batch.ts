@@ -49,10 +49,12 @@ interface Decision {
 /**
  * Does appends in their order, in one transaction. Each one is done or refused for itself; where this throws, none is
  * done. Streams are locked in the order of their names, so that transactions never wait for each other in a circle.
+ * `origin` names this log in what other replicas are told.
  */
 export async function appendBatch(
   transaction: Transaction<Tables>,
   appends: readonly Append[],
+  origin: string,
 ): Promise<readonly Outcome[]> {
   const streams = await lockStreams(transaction, appends);
   const writers = await readWriters(transaction, appends, streams);
@@ -60,7 +62,7 @@ export async function appendBatch(
   for (const append of appends) {
     outcomes.push(await appendOne(transaction, append, streams, writers));
   }
-  await store(transaction, outcomes, [...streams.values()], [...writers.values()]);
+  await store(transaction, outcomes, [...streams.values()], [...writers.values()], origin);
   return outcomes;
 }
 
@@ -202,6 +204,7 @@ async function store(
   outcomes: readonly Outcome[],
   allStreams: readonly LockedStream[],
   allWriters: readonly WriterPosition[],
+  origin: string,
 ): Promise<void> {
   const streams = allStreams.filter(({ changed }) => changed);
   const writers = allWriters.filter(({ changed }) => changed);
@@ -251,6 +254,6 @@ async function store(
       WHERE event_streams.id = stream.id
     )
     SELECT pg_notify(${EVENT_LOG_CHANNEL}, payload)
-    FROM unnest(${formatChanges(streams)}::text[]) AS payload
+    FROM unnest(${formatChanges(origin, streams)}::text[]) AS payload
   `.execute(transaction);
 }

@@ -27,6 +27,8 @@ export interface AppenderOptions {
   readonly database: Pick<Database, "kysely">;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Names this log in what other replicas are told. */
+  readonly origin: string;
   /** So many bytes wait at most to be written. */
   readonly maxPendingBytes: number;
   /** Called with what has become durable, in the order of each stream. */
@@ -105,7 +107,7 @@ export function createAppender(options: AppenderOptions): Appender {
  * without a writer.
  */
 function createLane(options: AppenderOptions): Batcher<Pending> {
-  const { database, clock, logger, onAppended } = options;
+  const { database, clock, logger, origin, onAppended } = options;
   const id = randomUUID();
   let lastNumber = 0;
   /** A transaction whose answer has not come. */
@@ -144,6 +146,7 @@ function createLane(options: AppenderOptions): Batcher<Pending> {
       const outcomes = await appendBatch(
         transaction,
         rest.map(({ append }) => append),
+        origin,
       );
       open = {
         number,

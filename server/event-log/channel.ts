@@ -17,8 +17,11 @@ export interface Head {
 /** What became of a stream: it has grown or was closed, or it was removed. */
 export type StreamChange = Head | { readonly id: string; readonly removed: true };
 
-/** Payloads of notifications that tell of all changes. */
-export function formatChanges(changes: readonly StreamChange[]): string[] {
+/** Stands for whoever does not follow streams, in place of a log's own name. */
+export const NO_ORIGIN = "-";
+
+/** Payloads of notifications that tell of all changes. `origin` names the log that makes them, in a few letters. */
+export function formatChanges(origin: string, changes: readonly StreamChange[]): string[] {
   const entries = changes.map((change) =>
     "removed" in change
       ? `${change.id}:removed`
@@ -26,15 +29,16 @@ export function formatChanges(changes: readonly StreamChange[]): string[] {
   );
   const payloads: string[] = [];
   for (let start = 0; start < entries.length; start += ENTRIES_A_PAYLOAD) {
-    payloads.push(entries.slice(start, start + ENTRIES_A_PAYLOAD).join(" "));
+    payloads.push([origin, ...entries.slice(start, start + ENTRIES_A_PAYLOAD)].join(" "));
   }
   return payloads;
 }
 
 /** What is not understood, such as what a later version has added, is left out: the poll finds it. */
-export function parseChanges(payload: string): StreamChange[] {
+export function parseChanges(payload: string): { origin: string; changes: StreamChange[] } {
   const changes: StreamChange[] = [];
-  for (const entry of payload.split(" ")) {
+  const [origin = NO_ORIGIN, ...entries] = payload.split(" ");
+  for (const entry of entries) {
     const [id = "", what = "", flag] = entry.split(":");
     if (what === "removed") {
       changes.push({ id, removed: true });
@@ -42,5 +46,5 @@ export function parseChanges(payload: string): StreamChange[] {
       changes.push({ id, last: Number(what), closed: flag === "closed" });
     }
   }
-  return changes;
+  return { origin, changes };
 }

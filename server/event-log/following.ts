@@ -14,6 +14,8 @@ export interface FollowingOptions {
   readonly heads: HeadReader;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** The name of this log. Its own appends come to it by a shorter way, with their events. */
+  readonly origin: string;
 }
 
 /** Keeps followers of streams up to date with what any replica does. */
@@ -27,13 +29,14 @@ export interface Following {
 }
 
 export async function startFollowing(options: FollowingOptions): Promise<Following> {
-  const { database, heads, clock, logger } = options;
+  const { database, heads, clock, logger, origin } = options;
   const followed = new Map<string, { readonly follower: Follower; watchers: number }>();
   let cancelPoll = () => {};
   let failure: Error | undefined;
 
   function onPayload(payload: string): void {
-    for (const change of parseChanges(payload)) {
+    const told = parseChanges(payload);
+    for (const change of told.origin === origin ? [] : told.changes) {
       const follower = followed.get(change.id)?.follower;
       if ("removed" in change) {
         follower?.fail(removed(follower.stream));

@@ -1,10 +1,11 @@
+import { randomBytes } from "node:crypto";
 import type { Clock } from "@toolplane/framework";
 import { sql, type Transaction } from "kysely";
 import type { Logger } from "pino";
 import type { Database } from "../storage/database.ts";
 import type { Tables } from "../storage/tables.ts";
 import { createAppender, eventLogClosed } from "./appender.ts";
-import { EVENT_LOG_CHANNEL, formatChanges } from "./channel.ts";
+import { EVENT_LOG_CHANNEL, formatChanges, NO_ORIGIN } from "./channel.ts";
 import { type EventLog, type LogPage, UnknownStreamError } from "./event-log.ts";
 import { startFollowing } from "./following.ts";
 import { createHeadReader } from "./heads.ts";
@@ -44,13 +45,15 @@ export interface OpenEventLog extends EventLog {
 export async function openEventLog(options: EventLogOptions): Promise<OpenEventLog> {
   const { database, clock, logger } = options;
   await forgetOldAppenders(database);
+  const origin = randomBytes(6).toString("hex");
   const heads = createHeadReader(database);
   const pages = createPages({ database, maxBytes: options.cacheBytes ?? DEFAULT_CACHE_BYTES });
-  const following = await startFollowing({ database, heads, clock, logger });
+  const following = await startFollowing({ database, heads, clock, logger, origin });
   const appender = createAppender({
     database,
     clock,
     logger,
+    origin,
     maxPendingBytes: options.maxPendingBytes ?? DEFAULT_PENDING_BYTES,
     onAppended({ head, page }) {
       const follower = following.get(head.id);
@@ -116,7 +119,10 @@ async function removeStreams(transaction: Transaction<Tables>, streams: readonly
   if (ids.length === 0) {
     return;
   }
-  const changes = formatChanges(ids.map((id) => ({ id, removed: true })));
+  const changes = formatChanges(
+    NO_ORIGIN,
+    ids.map((id) => ({ id, removed: true })),
+  );
   await sql`
     WITH removed_events AS (DELETE FROM event_log WHERE stream_id = ANY (${ids}::bigint[])),
       removed_writers AS (DELETE FROM event_writers WHERE stream_id = ANY (${ids}::bigint[])),
