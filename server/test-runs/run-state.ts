@@ -244,12 +244,26 @@ export function* lostTests({
   }
 }
 
-/** All attempts of a test that ended: those that its result lists, else those that were reported before, and the last one. */
+/** How many tests ended how if the run ends now. */
+export function countsAtEnd(state: Pick<RunState, "counts" | "running" | "unreported">): Counts {
+  const counts = { ...state.counts };
+  for (const { id, status } of lostTests(state)) {
+    if (state.unreported.has(id)) {
+      countStatus(counts, status, false, 1);
+    }
+  }
+  return counts;
+}
+
+/**
+ * All attempts of a test that ended: those that its result lists, unless more were reported before; then those, and the
+ * one that ended the test.
+ */
 export function attemptsOf(
-  result: TestResult,
-  before: readonly TestAttempt[] | undefined,
+  { attempts }: TestResult,
+  before: readonly TestAttempt[] = [],
 ): readonly (TestAttempt | "last")[] {
-  return result.attempts.length > 0 ? result.attempts : [...(before ?? []), "last"];
+  return attempts.length > before.length ? attempts : [...before, attempts.at(-1) ?? "last"];
 }
 
 export function emptyCounts(): Counts {

@@ -1,12 +1,37 @@
-import type { TestEvent } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
-import type { FileCoverage } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
-import type {
-  TestRun,
-  TestRunContext,
+import { randomUUID } from "node:crypto";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Clock, DomainError } from "@toolplane/framework";
+import { type TestEvent, TestEventSchema } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
+import { CoverageTotalsSchema, type FileCoverage } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
+import {
+  TestCountsSchema,
+  type TestRun,
+  type TestRunContext,
   TestRunEndReason,
-  TestRunOrigin,
-  TestSelection,
+  type TestRunOrigin,
+  TestRunState,
+  type TestSelection,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
+import { sql } from "kysely";
+import {
+  ClosedStreamError,
+  type EventLog,
+  PositionGapError,
+  UnknownStreamError,
+} from "../event-log/event-log.ts";
+import type { Database } from "../storage/database.ts";
+import { type Announcements, announce } from "./announcements.ts";
+import { toRun } from "./messages.ts";
+import { findRequested, firstEvents, firstRun, insertRun } from "./new-run.ts";
+import { foldChanges, writeChanges } from "./projection.ts";
+import { positionGap, runEnded, runNotEnded, unknownRun } from "./refusals.ts";
+import { completeEvents, limitEvents, refuseForeignKinds } from "./reported-events.ts";
+import { failureKinds, storable, writeCoverage, writeResults } from "./results-store.ts";
+import { endedRun, readRow, writeEnd, writeStart } from "./run-rows.ts";
+import { countsAtEnd } from "./run-state.ts";
+import { type RunIdentity, type RunWriter, readIdentity } from "./run-writer.ts";
+import { endOf } from "./verdict.ts";
 
 /** A run to be made. */
 export interface NewRun {
@@ -78,8 +103,319 @@ export interface Runs {
    * `finish` it. One that has ended is returned as it is.
    */
   cancel(runId: string, message: string): Promise<TestRun>;
+  /** What never changes about a run; mostly without asking the database. Throws NOT_FOUND. */
+  identify(runId: string): Promise<RunIdentity>;
   /** Throws NOT_FOUND. */
   get(runId: string): Promise<TestRun>;
   /** The run when it has ended, or as it is after `ms`. */
   waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<TestRun>;
+}
+
+export interface RunsOptions {
+  readonly database: Pick<Database, "kysely">;
+  readonly eventLog: EventLog;
+  readonly announcements: Announcements;
+  readonly writer: RunWriter;
+  readonly clock: Clock;
+  /** How many events a run may have. */
+  readonly maxEventsPerRun: number;
+}
+
+/** So many runs are remembered by what never changes about them. */
+const MAX_IDENTITIES = 2_000;
+/** How often whoever waits for a run's end looks, since an announcement may be lost. */
+const LOOK_INTERVAL_MS = 2_000;
+
+/** Somebody has made the same request at the same time. */
+class RepeatedRequestError extends Error {}
+
+export function createRuns(options: RunsOptions): Runs {
+  const { database, eventLog, announcements, writer, clock, maxEventsPerRun } = options;
+  const { kysely } = database;
+  const identities = new Map<string, RunIdentity>();
+
+  async function createRun(run: NewRun): Promise<TestRun> {
+    const known = run.request && (await findRequested(kysely, run.createdBy, run.request));
+    if (known !== undefined) {
+      return known;
+    }
+    const first = firstRun(run, randomUUID(), clock.now());
+    await kysely.transaction().execute((transaction) => eventLog.create(transaction, first.id));
+    try {
+      await eventLog.append({
+        stream: first.id,
+        events: firstEvents(first).map((event) => toBinary(TestEventSchema, event)),
+        async project(transaction) {
+          if (!(await insertRun(transaction, first, run))) {
+            throw new RepeatedRequestError();
+          }
+          if (first.state === TestRunState.QUEUED) {
+            await announce(transaction, { kind: "queued" });
+          }
+        },
+      });
+    } catch (error) {
+      return await afterFailedCreation(error, run, first.id);
+    }
+    return await get(first.id);
+  }
+
+  /** The run that there is after all, or the error. Leaves no stream without a run behind where that is certain. */
+  async function afterFailedCreation(error: unknown, run: NewRun, id: string): Promise<TestRun> {
+    const isRepeated = error instanceof RepeatedRequestError;
+    if (isRepeated || (error instanceof DomainError && error.init.reason === "TEST_RUN_QUEUE_FULL")) {
+      await kysely.transaction().execute((transaction) => eventLog.remove(transaction, [id]));
+    }
+    const known =
+      isRepeated && run.request ? await findRequested(kysely, run.createdBy, run.request) : undefined;
+    if (known === undefined) {
+      throw error;
+    }
+    return known;
+  }
+
+  async function get(runId: string): Promise<TestRun> {
+    return toRun(await readRow(kysely, runId));
+  }
+
+  async function identify(runId: string): Promise<RunIdentity> {
+    const known = identities.get(runId);
+    if (known !== undefined) {
+      return known;
+    }
+    const identity = await readIdentity(kysely, runId);
+    const [oldest] = identities.size >= MAX_IDENTITIES ? identities.keys() : [];
+    if (oldest !== undefined) {
+      identities.delete(oldest);
+    }
+    identities.set(runId, identity);
+    return identity;
+  }
+
+  async function start(runId: string, context: TestRunContext | undefined): Promise<void> {
+    const time = timestampFromMs(clock.now());
+    const started = create(TestEventSchema, {
+      time,
+      kind: { case: "started", value: context ? { context } : {} },
+    });
+    try {
+      await writer.write(runId, async ({ number }, state) =>
+        state.started
+          ? undefined
+          : {
+              events: [started],
+              async project(transaction, fresh) {
+                foldChanges(fresh);
+                await writeStart(transaction, number, timestampDate(time), context, fresh.state.lastSequence);
+              },
+            },
+      );
+    } catch (error) {
+      throw error instanceof ClosedStreamError ? runEnded(runId) : error;
+    }
+  }
+
+  async function append(
+    runId: string,
+    reporter: string,
+    firstPosition: number,
+    events: readonly TestEvent[],
+  ): Promise<AppendResult> {
+    if (events.length === 0) {
+      return await keepAlive(runId, Math.max(firstPosition - 1, 0));
+    }
+    refuseForeignKinds(events);
+    let isCancelled = false;
+    try {
+      const appended = await writer.write(runId, async (run, state) => {
+        completeEvents(events, run, clock.now());
+        return {
+          events: limitEvents(events, state, maxEventsPerRun),
+          writer: { name: storable(reporter), firstPosition },
+          async project(transaction, fresh) {
+            const changes = foldChanges(fresh);
+            isCancelled = await writeChanges(transaction, run.number, changes, fresh.state);
+          },
+        };
+      });
+      return { position: appended?.position ?? 0, cancelled: isCancelled };
+    } catch (error) {
+      if (error instanceof PositionGapError) {
+        throw positionGap(reporter, error.position);
+      }
+      if (error instanceof ClosedStreamError) {
+        return await answerAfterEnd(runId, firstPosition - 1);
+      }
+      throw error;
+    }
+  }
+
+  /** A reporter of a run that was cancelled hears of it with its next report. */
+  async function answerAfterEnd(runId: string, position: number): Promise<AppendResult> {
+    const { state } = await readRow(kysely, runId);
+    if (state === TestRunState.CANCELLED) {
+      return { position, cancelled: true };
+    }
+    throw runEnded(runId);
+  }
+
+  async function keepAlive(runId: string, position: number): Promise<AppendResult> {
+    const { number } = await identify(runId);
+    const renewed = await kysely
+      .updateTable("test_runs")
+      .set({ lease_until: sql<Date>`now() + lease_ms * interval '1 ms'` })
+      .where("number", "=", String(number))
+      .where("end_time", "is", null)
+      .returning("cancel_message")
+      .executeTakeFirst();
+    return renewed === undefined
+      ? await answerAfterEnd(runId, position)
+      : { position, cancelled: renewed.cancel_message !== null };
+  }
+
+  async function requirePosition(runId: string, reporter: string, position: number): Promise<void> {
+    try {
+      await eventLog.append({
+        stream: runId,
+        events: [],
+        writer: { name: storable(reporter), firstPosition: position + 1 },
+      });
+    } catch (error) {
+      if (error instanceof PositionGapError) {
+        throw positionGap(reporter, error.position);
+      }
+      throw error instanceof UnknownStreamError ? unknownRun(runId) : error;
+    }
+  }
+
+  async function finish(runId: string, outcome: RunOutcome): Promise<TestRun> {
+    try {
+      await writer.write(runId, async (identity, state) => {
+        if (state.ended) {
+          return undefined;
+        }
+        const row = await readRow(kysely, runId);
+        const end = endOf(state, outcome, await failureKinds(kysely, identity.number));
+        const counts = create(TestCountsSchema, countsAtEnd(state));
+        const nowMs = clock.now();
+        const run = endedRun(row, { end, counts }, nowMs);
+        run.lastSequence = BigInt(state.lastSequence + 1);
+        const ended = create(TestEventSchema, {
+          time: timestampFromMs(nowMs),
+          kind: { case: "ended", value: run },
+        });
+        return {
+          events: [ended],
+          close: true,
+          async project(transaction, fresh) {
+            const { results } = foldChanges(fresh);
+            await writeResults(transaction, identity.number, results);
+            await writeEnd(transaction, identity, run);
+          },
+        };
+      });
+    } catch (error) {
+      // Another replica has ended it first.
+      if (!(error instanceof ClosedStreamError)) {
+        throw error;
+      }
+    }
+    return await get(runId);
+  }
+
+  async function addCoverage(runId: string, files: readonly FileCoverage[]): Promise<TestRun> {
+    const { number } = await identify(runId);
+    await kysely.transaction().execute(async (transaction) => {
+      const row = await transaction
+        .selectFrom("test_runs")
+        .select("end_time")
+        .where("number", "=", String(number))
+        .forUpdate()
+        .executeTakeFirst();
+      if (row?.end_time == null) {
+        throw row === undefined ? unknownRun(runId) : runNotEnded(runId);
+      }
+      const totals = await writeCoverage(transaction, number, files);
+      await transaction
+        .updateTable("test_runs")
+        .set({ coverage: Buffer.from(toBinary(CoverageTotalsSchema, totals)) })
+        .where("number", "=", String(number))
+        .execute();
+    });
+    return await get(runId);
+  }
+
+  async function cancel(runId: string, message: string): Promise<TestRun> {
+    const { number } = await identify(runId);
+    const marked = await kysely.transaction().execute(async (transaction) => {
+      const row = await transaction
+        .updateTable("test_runs")
+        .set({ cancel_message: sql<string>`coalesce(cancel_message, ${storable(message)})` })
+        .where("number", "=", String(number))
+        .where("end_time", "is", null)
+        .returning(["owner", "cancel_message"])
+        .executeTakeFirst();
+      if (row?.owner != null) {
+        await announce(transaction, { kind: "cancel", runId });
+      }
+      return row;
+    });
+    if (marked === undefined || marked.owner !== null) {
+      return await get(runId);
+    }
+    return await finish(runId, {
+      reason: TestRunEndReason.CANCELLED,
+      message: marked.cancel_message ?? message,
+    });
+  }
+
+  async function waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<TestRun> {
+    const deadline = clock.monotonic() + ms;
+    for (;;) {
+      const news = nextEnd(runId, signal, () => Math.min(deadline - clock.monotonic(), LOOK_INTERVAL_MS));
+      try {
+        const run = await get(runId);
+        if (run.endTime !== undefined || signal.aborted || clock.monotonic() >= deadline) {
+          return run;
+        }
+        await news.promise;
+      } finally {
+        news.stop();
+      }
+    }
+  }
+
+  /** Resolves when the run may have ended, or it is time to look. Listens from the beginning, so that nothing is missed. */
+  function nextEnd(runId: string, signal: AbortSignal, patienceMs: () => number) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const wake = () => resolve();
+    const unsubscribe = announcements.subscribe((news) => {
+      if (news === undefined || (news.kind === "ended" && news.runId === runId)) {
+        resolve();
+      }
+    });
+    signal.addEventListener("abort", wake);
+    const stopTimer = clock.after(patienceMs(), wake);
+    return {
+      promise,
+      stop() {
+        unsubscribe();
+        signal.removeEventListener("abort", wake);
+        stopTimer();
+      },
+    };
+  }
+
+  return {
+    create: createRun,
+    start,
+    append,
+    finish,
+    requirePosition,
+    addCoverage,
+    cancel,
+    identify,
+    get,
+    waitForEnd,
+  };
 }

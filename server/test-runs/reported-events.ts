@@ -1,0 +1,116 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type FieldViolation, invalidArgument } from "@toolplane/framework";
+import {
+  ProblemSeverity,
+  type TestEvent,
+  TestEventSchema,
+} from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
+import type { TestIdentity } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
+import { tooManyEvents } from "./refusals.ts";
+import { OUTPUT_DROPPED_PLACE, type RunState } from "./run-state.ts";
+import { testIdOf } from "./test-id.ts";
+
+/** Refuses events that only the server may write, and results that say nothing. */
+export function refuseForeignKinds(events: readonly TestEvent[]): void {
+  const violations: FieldViolation[] = [];
+  for (const [index, { kind }] of events.entries()) {
+    switch (kind.case) {
+      case "created":
+      case "started":
+      case "ended":
+        violations.push({
+          field: `events[${index}].${kind.case}`,
+          description: "is written by the server only: leave it out",
+        });
+        break;
+      default:
+    }
+  }
+  if (violations.length > 0) {
+    throw invalidArgument(violations);
+  }
+}
+
+/** Fills in what reporters may leave out. The events are changed. */
+export function completeEvents(
+  events: readonly TestEvent[],
+  run: { readonly project: string; readonly framework: string },
+  nowMs: number,
+): void {
+  const now = timestampFromMs(nowMs);
+  const complete = (test: TestIdentity | undefined) => {
+    if (test !== undefined) {
+      test.project ||= run.project;
+      test.framework ||= run.framework;
+    }
+  };
+  for (const event of events) {
+    event.sequence = 0n;
+    event.time ??= now;
+    const { kind } = event;
+    switch (kind.case) {
+      case "testsFound":
+        kind.value.tests.forEach(complete);
+        break;
+      case "testStarted":
+      case "attemptEnded":
+      case "output":
+        complete(kind.value.test);
+        break;
+      case "testEnded":
+        complete(kind.value.test);
+        kind.value.testId = kind.value.test === undefined ? "" : testIdOf(kind.value.test);
+        break;
+      default:
+    }
+  }
+}
+
+/** Events are counted and weighed: so much on average. */
+const BYTES_PER_EVENT = 1_024;
+/** Emptied output takes little room, but some. */
+const MAX_SEQUENCE_FACTOR = 16;
+
+/**
+ * Keeps a run within its limit of events. Beyond it output is emptied; its place stays, since reporters count what they
+ * send. The first one left out makes room for a problem that says so. From twice the limit on nothing else is taken.
+ */
+export function limitEvents(
+  events: readonly TestEvent[],
+  state: RunState,
+  maxEvents: number,
+): readonly TestEvent[] {
+  const isOver =
+    state.events + events.length > maxEvents ||
+    state.bytes > maxEvents * BYTES_PER_EVENT ||
+    state.outputDropped;
+  if (!isOver || events.length === 0) {
+    return events;
+  }
+  const refusesAll = state.lastSequence >= maxEvents * MAX_SEQUENCE_FACTOR;
+  const refusesResults = state.events >= 2 * maxEvents || state.bytes >= 2 * maxEvents * BYTES_PER_EVENT;
+  if (refusesAll || (refusesResults && events.some(({ kind }) => kind.case !== "output"))) {
+    throw tooManyEvents(state.events);
+  }
+  let said = state.outputDropped;
+  return events.map((event) => {
+    if (event.kind.case !== "output") {
+      return event;
+    }
+    const replacement = create(TestEventSchema, {
+      ...(event.time && { time: event.time }),
+      kind: said ? { case: "output", value: {} } : { case: "problem", value: outputDropped(maxEvents) },
+    });
+    said = true;
+    return replacement;
+  });
+}
+
+function outputDropped(maxEvents: number) {
+  return {
+    severity: ProblemSeverity.WARNING,
+    message: `The run has more than ${maxEvents} events: what is written from here on is left out. Let the suite write less, or raise testing.max_events_per_run`,
+    place: OUTPUT_DROPPED_PLACE,
+  };
+}
