@@ -9,6 +9,7 @@ import {
   OutboundConfigSchema,
   PoolConfigSchema,
   ServerConfigSchema,
+  TestingConfigSchema,
 } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadSettings } from "./load.ts";
@@ -122,13 +123,15 @@ test("the example in the documentation is a valid configuration", () => {
   });
 });
 
-test("every field about callers, backends and connections to them is documented", () => {
+test("every field about callers, backends, connections to them and test runs is documented", () => {
   const missing = (desc: DescMessage): string[] =>
     desc.fields.flatMap((field) => [
       ...(new RegExp(`\\b${field.name}\\b`).test(page) ? [] : [`${desc.name}.${field.name}`]),
       ...(field.message?.file === desc.file ? missing(field.message) : []),
     ]);
-  expect([InboundConfigSchema, OutboundConfigSchema, PoolConfigSchema].flatMap(missing)).toEqual([]);
+  expect(
+    [InboundConfigSchema, OutboundConfigSchema, PoolConfigSchema, TestingConfigSchema].flatMap(missing),
+  ).toEqual([]);
   const { fields } = ServerConfigSchema;
   expect(
     fields.filter(({ name }) => !new RegExp(`\\b${name}\\b`).test(page)).map(({ name }) => name),

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { createRegistry, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { DomainError, invalidArgument } from "@toolplane/framework";
@@ -47,7 +48,8 @@ export function loadSettings(overrides: ConfigOverrides, env: NodeJS.ProcessEnv)
     // Left to the check when it is no mapping.
     merged["auth"] = withOperatorKey(merged["auth"] ?? {});
   }
-  return resolveSettings(parseMessageJson(ServerConfigSchema, merged, { registry, names: "proto" }));
+  const config = parseMessageJson(ServerConfigSchema, merged, { registry, names: "proto" });
+  return resolveSettings(config, file ? dirname(file) : ".");
 }
 
 /** Replaces a value under either of the two spellings that Protobuf JSON allows. */

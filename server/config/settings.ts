@@ -10,6 +10,7 @@ import { type InboundSettings, resolveInbound } from "./inbound.ts";
 import { type ReportMistake, withoutMistakes } from "./mistakes.ts";
 import { type OutboundSettings, resolveOutbound } from "./outbound.ts";
 import { resolveRedisUrl } from "./redis-url.ts";
+import { resolveTesting, type TestingSettings } from "./testing.ts";
 
 /** What the server runs with: `ServerConfig` with every default filled in, durations in milliseconds. */
 export interface Settings {
@@ -59,6 +60,7 @@ export interface Settings {
   readonly redisUrl: string | undefined;
   readonly inbound: InboundSettings;
   readonly outbound: OutboundSettings;
+  readonly testing: TestingSettings;
 }
 
 const MINUTE = 60_000;
@@ -69,12 +71,16 @@ const MIB = 1024 * 1024;
 export const DEFAULT_LISTEN = "127.0.0.1:7400";
 export const DEFAULT_DATA_DIR = ".toolplane";
 
-/** Fills in the defaults that the contract documents. Throws INVALID_ARGUMENT for values that contradict each other. */
-export function resolveSettings(config: ServerConfig): Settings {
-  return withoutMistakes((report) => resolve(config, report));
+/**
+ * Fills in the defaults that the contract documents. Throws INVALID_ARGUMENT for values that contradict each other.
+ *
+ * @param folder that relative directories of test projects stand below
+ */
+export function resolveSettings(config: ServerConfig, folder: string): Settings {
+  return withoutMistakes((report) => resolve(config, folder, report));
 }
 
-function resolve(config: ServerConfig, report: ReportMistake): Settings {
+function resolve(config: ServerConfig, folder: string, report: ReportMistake): Settings {
   const { limits, registry, health, tools, pool, tls } = config;
   return {
     listen: config.listen || DEFAULT_LISTEN,
@@ -124,6 +130,7 @@ function resolve(config: ServerConfig, report: ReportMistake): Settings {
     redisUrl: resolveRedisUrl(config.redisUrl, report),
     inbound: resolveInbound(config.inbound, report),
     outbound: resolveOutbound(config.outbound, report),
+    testing: resolveTesting(config.testing, folder, report),
   };
 }
 
