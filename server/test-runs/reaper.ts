@@ -59,14 +59,14 @@ export function startReaper({ database, runs, clock, logger }: ReaperOptions): R
     }
     lastLook = now;
     let ended = 0;
-    try {
-      for (const run of await findLost(now - hearsSince)) {
+    for (const run of await findLost(now - hearsSince)) {
+      try {
         await runs.finish(run.id, outcomeOf(run));
         ended += 1;
+      } catch (error) {
+        // The others are not to wait for this one.
+        logger.warn({ err: error, run: run.id }, "could not end a lost test run");
       }
-    } catch (error) {
-      hearsSince = clock.monotonic();
-      throw error;
     }
     if (ended > 0) {
       logger.info({ runs: ended }, "ended test runs of which nothing was heard");
@@ -75,15 +75,21 @@ export function startReaper({ database, runs, clock, logger }: ReaperOptions): R
   }
 
   async function findLost(hearingMs: number): Promise<readonly LostRun[]> {
-    const { rows } = await sql<LostRun>`
+    const query = sql<LostRun>`
       SELECT id, origin, owner, lease_ms, cancel_message FROM test_runs
       WHERE end_time IS NULL AND (
         (lease_until < now() AND lease_ms <= ${hearingMs}::float8)
         OR (state = ${TestRunState.QUEUED} AND owner IS NULL AND create_time < now() - ${MAX_WAIT}::interval)
       )
       ORDER BY number LIMIT ${ENDED_AT_ONCE}
-    `.execute(database.kysely);
-    return rows;
+    `;
+    try {
+      return (await query.execute(database.kysely)).rows;
+    } catch (error) {
+      // While the database is away, nobody can report.
+      hearsSince = clock.monotonic();
+      throw error;
+    }
   }
 
   function schedule(): void {
