@@ -3,11 +3,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { type Clock, systemClock } from "@toolplane/framework";
 import { ProblemSeverity } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
+import { TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { createEventSink, type EventSink } from "./event-sink.ts";
 import { readOutput, readParsed } from "./output.ts";
 import type { OutputParser, PreparedRunner, RunnerEnd, TestEventInit } from "./runner.ts";
-import { notStarted, runnerEnd, type StopReason } from "./runner-end.ts";
+import { notStarted, type ReportsRead, runnerEnd, type StopReason } from "./runner-end.ts";
 import { followSpool } from "./spool.ts";
 import { watchTime } from "./time-watch.ts";
 import { startWarden, type Warden } from "./warden.ts";
@@ -50,6 +51,8 @@ const GRACE_MS = 3_000;
 const PIPE_MS = 2_000;
 /** How much of what was written last is kept for messages. */
 const TAIL_LENGTH = 4_096;
+/** What an event of a report takes, roughly. */
+const EVENT_BYTES = 1_024;
 
 /**
  * Runs a prepared command to its end: tells what it reports, and resolves when it and all that it started are gone, and
@@ -103,13 +106,13 @@ export async function execute(options: ExecuteOptions): Promise<RunnerEnd> {
     warden.stderr.destroy();
     written.abort();
     await Promise.all([streams, spool]);
-    const reports = outcome.kind === "not-started" ? 0 : await readFiles(options, startedAt, sink);
+    const read = outcome.kind === "not-started" ? undefined : await readFiles(options, startedAt, sink);
     await sink.end();
     return runnerEnd(outcome, stopped, {
       prepared,
       env: options.env,
       lastOutput: tail.stderr.trim() === "" ? tail.stdout : tail.stderr,
-      reports: options.readReport ? reports : undefined,
+      read: options.readReport && read,
     });
   } finally {
     watch.close();
@@ -192,16 +195,20 @@ function tellingOutput(parser: OutputParser, onOutput: ExecuteOptions["onOutput"
   return { line: (text) => told(parser.line(text)), end: () => told(parser.end()) };
 }
 
-/** Reads the reports and coverage files that were written since the start. Returns how many reports there were. */
-async function readFiles(options: ExecuteOptions, startedAt: number, sink: EventSink): Promise<number> {
+/** Reads the reports and coverage files that were written since the start. */
+async function readFiles(options: ExecuteOptions, startedAt: number, sink: EventSink): Promise<ReportsRead> {
   const { prepared, directory, readReport, readCoverage } = options;
+  let failures = false;
   async function readAll(patterns: readonly string[], read: ReadFile | undefined): Promise<number> {
     if (read === undefined || patterns.length === 0) {
       return 0;
     }
     const { files, truncated } = await filesWritten(patterns, directory, startedAt);
     for (const file of files) {
-      await readInto(sink, read, file);
+      for await (const event of readSafely(read, file)) {
+        failures ||= isFailure(event);
+        await sink.push([event], EVENT_BYTES);
+      }
     }
     if (truncated) {
       await sink.push(
@@ -213,17 +220,23 @@ async function readFiles(options: ExecuteOptions, startedAt: number, sink: Event
   }
   const reports = await readAll(prepared.reports, readReport);
   await readAll(prepared.coverageFiles, readCoverage);
-  return reports;
+  return { reports, failures };
 }
 
-async function readInto(sink: EventSink, read: ReadFile, file: string): Promise<void> {
+/** What a file says, and a problem where it is broken. */
+async function* readSafely(read: ReadFile, file: string): AsyncGenerator<TestEventInit, void, undefined> {
   try {
-    for await (const event of read(file)) {
-      await sink.push([event], 1_024);
-    }
+    yield* read(file);
   } catch (error) {
-    await sink.push([problem(messageOf(error), file)], 0);
+    yield problem(messageOf(error), file);
   }
+}
+
+function isFailure({ kind }: TestEventInit): boolean {
+  return (
+    kind?.case === "testEnded" &&
+    (kind.value.status === TestStatus.FAILED || kind.value.status === TestStatus.ERROR)
+  );
 }
 
 function problem(message: string, place: string): TestEventInit {

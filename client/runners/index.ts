@@ -1,4 +1,5 @@
 export { type ExecuteOptions, execute, type ReadFile } from "./execute.ts";
+export { detectRunner, runnerOf, runners } from "./find-runner.ts";
 export { createOccurrences, type TestIdentityInit } from "./occurrences.ts";
 export {
   type OutputParser,

@@ -16,8 +16,16 @@ export interface EndFacts {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** What the runner wrote last, to standard error if it wrote there at all. */
   readonly lastOutput: string;
-  /** How many reports it left. Undefined: they were not looked for. */
-  readonly reports: number | undefined;
+  /** Undefined: its reports were not looked for. */
+  readonly read: ReportsRead | undefined;
+}
+
+/** What a runner left in reports. */
+export interface ReportsRead {
+  /** How many there were. */
+  readonly reports: number;
+  /** Whether a test failed, as they say. */
+  readonly failures: boolean;
 }
 
 const TAIL_LINES = 20;
@@ -71,11 +79,12 @@ function verdict(
   signal: NodeJS.Signals | undefined,
   facts: EndFacts,
 ): StopReason {
-  const { prepared, lastOutput, reports } = facts;
+  const { prepared, lastOutput, read } = facts;
   if (signal !== undefined) {
     return crashed(`the runner was ended by ${signal}`, lastOutput);
   }
-  if (exitCode === undefined || !prepared.verdictCodes.includes(exitCode)) {
+  // Commands have codes of their own for failed tests, such as 2 of make; that some failed is told by their reports.
+  if (exitCode === undefined || !(prepared.verdictCodes.includes(exitCode) || read?.failures)) {
     // Shells and package managers say in this way that a signal ended what they have started.
     const inner = exitCode === undefined ? undefined : signalName(exitCode - 128);
     return inner
@@ -85,7 +94,7 @@ function verdict(
           message: withTail(`the runner ended with code ${exitCode}`, lastOutput),
         };
   }
-  if (reports === 0 && prepared.reports.length > 0) {
+  if (read?.reports === 0 && prepared.reports.length > 0) {
     const message = `the runner wrote no report: no file that matches ${prepared.reports.join(", ")} is newer than its start`;
     return { reason: TestRunEndReason.RUNNER_ERROR, message: withTail(message, lastOutput) };
   }

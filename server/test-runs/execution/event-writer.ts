@@ -1,0 +1,94 @@
+import { create } from "@bufbuild/protobuf";
+import { Code } from "@connectrpc/connect";
+import type { TestEventInit } from "@toolplane/client/runners";
+import { type Clock, DomainError } from "@toolplane/framework";
+import {
+  ProblemSeverity,
+  type TestEvent,
+  TestEventSchema,
+} from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
+import type { AppendResult, Runs } from "../runs.ts";
+
+/** Under this name the server reports what its own runners say. */
+const REPORTER = "server";
+/** What is appended at once. */
+const MAX_BATCH = 2_000;
+/** How long the store may be away. The run's lease is over long before. */
+const MAX_TROUBLE_MS = 60_000;
+const MAX_PAUSE_MS = 2_000;
+
+export interface EventWriterOptions {
+  readonly runs: Pick<Runs, "append">;
+  readonly runId: string;
+  readonly clock: Clock;
+  /** Called when somebody has cancelled the run. */
+  readonly onCancelled: () => void;
+}
+
+/** Appends events of a run in order, again where the store was away: what it had taken is recognised by its position. */
+export function createEventWriter({ runs, runId, clock, onCancelled }: EventWriterOptions) {
+  let position = 0;
+
+  async function append(events: readonly TestEvent[]): Promise<AppendResult> {
+    return await withPatience(clock, () => runs.append(runId, REPORTER, position + 1, events));
+  }
+
+  return {
+    async write(events: readonly TestEventInit[]): Promise<void> {
+      for (let start = 0; start < events.length; start += MAX_BATCH) {
+        const batch = events.slice(start, start + MAX_BATCH).map(reportable);
+        const { cancelled } = await append(batch);
+        position += batch.length;
+        if (cancelled) {
+          onCancelled();
+        }
+      }
+    },
+  };
+}
+
+/** The event, or a problem in the place of one that only the server may write. */
+function reportable(init: TestEventInit): TestEvent {
+  const event = create(TestEventSchema, init);
+  const { kind } = event;
+  switch (kind.case) {
+    case "created":
+    case "started":
+    case "ended":
+    case undefined:
+      return create(TestEventSchema, {
+        kind: {
+          case: "problem",
+          value: {
+            severity: ProblemSeverity.WARNING,
+            message: `the reporter sent an event "${kind.case ?? "of no kind"}", which is not its to send; it was left out`,
+          },
+        },
+      });
+    default:
+      return event;
+  }
+}
+
+/** Tries again for a while when the store fails; what it refuses, it refuses. */
+export async function withPatience<T>(clock: Clock, work: () => Promise<T>): Promise<T> {
+  const deadline = clock.monotonic() + MAX_TROUBLE_MS;
+  for (let pauseMs = 50; ; pauseMs = Math.min(pauseMs * 2, MAX_PAUSE_MS)) {
+    try {
+      return await work();
+    } catch (error) {
+      if (isRefusal(error) || clock.monotonic() >= deadline) {
+        throw error;
+      }
+      await new Promise<void>((resolve) => {
+        clock.after(pauseMs, resolve);
+      });
+    }
+  }
+}
+
+function isRefusal(error: unknown): boolean {
+  return (
+    error instanceof DomainError && error.init.code !== Code.Unavailable && error.init.code !== Code.Aborted
+  );
+}
