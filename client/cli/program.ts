@@ -18,6 +18,7 @@ import { addRuntimeCommand } from "./commands/runtime.ts";
 import { addServeCommand } from "./commands/serve.ts";
 import { addServicesCommands } from "./commands/services.ts";
 import { addStatsCommand } from "./commands/stats.ts";
+import { addTestCommands } from "./commands/test.ts";
 import { addToolsCommands } from "./commands/tools.ts";
 import { addVersionCommand } from "./commands/version.ts";
 import { type Context, createContext, type GlobalOptions } from "./context.ts";
@@ -47,6 +48,7 @@ export function createProgram(io: Io): Program {
   addServicesCommands(command, run);
   addToolsCommands(command, run);
   addCallCommand(command, run);
+  addTestCommands(command, run);
   addHealthCommand(command, run);
   addMonitorCommand(command, run);
   addStatsCommand(command, run);
@@ -153,7 +155,7 @@ function createRoot(io: Io): Command {
   const paint = pico.createColors(true);
   return root
     .usage("<command> [options]")
-    .description("Registers services, finds the tools they offer, and calls them.")
+    .description("Registers services, finds the tools they offer, calls them, and runs tests.")
     .option("--url <url>", `the server (TOOLPLANE_URL, else ${DEFAULT_URL})`)
     .option("--token <token>", "the bearer token to present (TOOLPLANE_TOKEN)")
     .option("--timeout <time>", "how long to wait, such as 5s or 2m (30s; calls of tools: 60s)")
@@ -194,8 +196,10 @@ const EXAMPLES = `Examples:
   $ toolplane serve
   $ toolplane register weather 127.0.0.1:50051
   $ toolplane tools search forecast
-  $ toolplane call weather.GetForecast city=Berlin days:=3`;
+  $ toolplane call weather.GetForecast city=Berlin days:=3
+  $ toolplane test report -- npx vitest run`;
 
 const EXIT_CODES = `Exit codes:
   0 done   1 failed   2 wrong usage   3 not found   4 unavailable   5 invalid arguments
-  6 not permitted   7 timed out   8 refused by a limit   130 interrupted`;
+  6 not permitted   7 timed out   8 refused by a limit   9 a test run did not come to its end
+  130 interrupted`;
