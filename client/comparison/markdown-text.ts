@@ -35,7 +35,7 @@ function longestRun(text: string): number {
 function visible(text: string): string {
   return text
     .toWellFormed()
-    .replaceAll(/\u001b\[[0-9;]*[A-Za-z]/g, "")
+    .replaceAll(/\p{Cc}\[[0-9;]*[A-Za-z]/gu, "")
     .replaceAll(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, "\u{fffd}");
 }
 
