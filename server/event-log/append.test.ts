@@ -163,6 +163,27 @@ describe("an append", () => {
   });
 });
 
+describe("an append that PostgreSQL does not understand", () => {
+  it("is refused, and those beside it are done", async () => {
+    const { log, stream, all } = await openStream();
+    const outcomes = await Promise.allSettled([
+      log.append({ stream, events: events("a") }),
+      log.append({ stream, events: events("b") }),
+      log.append({ stream: "\0", events: events("x") }),
+      log.append({ stream, events: events("y"), writer: { name: "\0", firstPosition: 1 } }),
+      log.append({ stream, events: events("c") }),
+    ]);
+    expect(outcomes.map(({ status }) => status)).toEqual([
+      "fulfilled",
+      "fulfilled",
+      "rejected",
+      "rejected",
+      "fulfilled",
+    ]);
+    expect(await all()).toEqual(["a", "b", "c"]);
+  });
+});
+
 describe("a projection", () => {
   it("is told what is really appended, in the transaction of the append", async () => {
     const { log, stream } = await openStream();

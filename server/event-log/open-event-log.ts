@@ -10,11 +10,14 @@ import { type EventLog, type LogPage, UnknownStreamError } from "./event-log.ts"
 import { startFollowing } from "./following.ts";
 import { createHeadReader } from "./heads.ts";
 import { createPages, type PagesStats } from "./pages.ts";
+import { createTurns } from "./turns.ts";
 import { watchStream } from "./watch.ts";
 
 const DEFAULT_CACHE_BYTES = 16 * 1024 * 1024;
 const DEFAULT_PENDING_BYTES = 64 * 1024 * 1024;
 const DEFAULT_IDLE_MS = 15_000;
+/** Watchers are told about so many events, or so many KiB, each time the event loop comes round. */
+const TURN_WEIGHT = 512;
 /** `read` returns no more bytes than this and the page that exceeds it. */
 const MAX_READ_BYTES = 4 * 1024 * 1024;
 
@@ -63,7 +66,8 @@ export async function openEventLog(options: EventLogOptions): Promise<OpenEventL
       }
     },
   });
-  const watchParts = { following, heads, pages, clock, idleMs: options.idleMs ?? DEFAULT_IDLE_MS };
+  const turns = createTurns(TURN_WEIGHT);
+  const watchParts = { following, heads, pages, turns, clock, idleMs: options.idleMs ?? DEFAULT_IDLE_MS };
   let closing: Promise<void> | undefined;
 
   async function close(): Promise<void> {

@@ -208,6 +208,27 @@ describe("watches of other replicas", () => {
   });
 });
 
+it("many late watchers leave the event loop to others now and then", async () => {
+  const { log, stream, finish } = await openStream();
+  await finish(...Array.from({ length: 2_560 }, String));
+  await log.read(stream, 0, 2_560); // so that everything is in memory
+  let rounds = 0;
+  let isOver = false;
+  const comeRound = () => {
+    rounds++;
+    if (!isOver) {
+      setImmediate(comeRound);
+    }
+  };
+  comeRound();
+  const late = Array.from({ length: 100 }, () => startWatching(log, stream));
+  await Promise.all(late.map(({ ended }) => ended));
+  isOver = true;
+  expect(late.map(({ told }) => told.length)).toEqual(Array.from({ length: 100 }, () => 2_561));
+  // 100 watchers × 10 pages, of which two at most are told a round.
+  expect(rounds).toBeGreaterThan(400);
+});
+
 describe("pages in memory", () => {
   it("are read once for many, who get the same objects", async () => {
     const { log, stream, finish } = await openStream();

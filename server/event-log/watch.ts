@@ -6,6 +6,7 @@ import type { Follower } from "./follower.ts";
 import type { Following } from "./following.ts";
 import type { HeadReader } from "./heads.ts";
 import type { Pages } from "./pages.ts";
+import type { Turns } from "./turns.ts";
 
 /** A database that does not answer is asked again this often, for so long, before the watch ends with its error. */
 const RETRY_DELAY_MS = 500;
@@ -15,6 +16,7 @@ export interface WatchParts {
   readonly following: Following;
   readonly heads: HeadReader;
   readonly pages: Pages;
+  readonly turns: Turns;
   readonly clock: Clock;
   /** Silence after which a watcher is told that nothing happens. */
   readonly idleMs: number;
@@ -26,7 +28,7 @@ export async function* watchStream(
   stream: string,
   { after = 0, signal }: WatchOptions,
 ): AsyncGenerator<LogNews, void, undefined> {
-  const { following, heads, clock, idleMs } = parts;
+  const { following, heads, turns, clock, idleMs } = parts;
   const head = await orAborted(heads.read(stream), signal);
   if (signal.aborted) {
     return;
@@ -67,6 +69,7 @@ export async function* watchStream(
           await follower.wait(RETRY_DELAY_MS, signal);
           return idle();
         }
+        await turns.take(weightOf(page));
         position += page.events.length;
         return { kind: "events", page };
       }
@@ -88,6 +91,13 @@ export async function* watchStream(
   } finally {
     following.leave(follower);
   }
+}
+
+/** Telling of an event costs about as much as telling of so many bytes. */
+const BYTES_AN_EVENT = 1_024;
+
+function weightOf({ events }: LogPage): number {
+  return events.reduce((sum, { length }) => sum + 1 + length / BYTES_AN_EVENT, 0);
 }
 
 /** Reads pages, and bears with a database that is away for a while: undefined, then. */
