@@ -7,7 +7,7 @@ import {
   type TestEvent,
   TestEventSchema,
 } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
-import type { AppendResult, Runs } from "../runs.ts";
+import type { Runs } from "../runs.ts";
 
 /** Under this name the server reports what its own runners say. */
 const REPORTER = "server";
@@ -21,27 +21,20 @@ export interface EventWriterOptions {
   readonly runs: Pick<Runs, "append">;
   readonly runId: string;
   readonly clock: Clock;
-  /** Called when somebody has cancelled the run. */
-  readonly onCancelled: () => void;
 }
 
-/** Appends events of a run in order, again where the store was away: what it had taken is recognised by its position. */
-export function createEventWriter({ runs, runId, clock, onCancelled }: EventWriterOptions) {
+/**
+ * Appends events of a run in order, again where the store was away: what it had taken is recognised by its position. That
+ * somebody cancelled the run is heard from its lease.
+ */
+export function createEventWriter({ runs, runId, clock }: EventWriterOptions) {
   let position = 0;
-
-  async function append(events: readonly TestEvent[]): Promise<AppendResult> {
-    return await withPatience(clock, () => runs.append(runId, REPORTER, position + 1, events));
-  }
-
   return {
     async write(events: readonly TestEventInit[]): Promise<void> {
       for (let start = 0; start < events.length; start += MAX_BATCH) {
         const batch = events.slice(start, start + MAX_BATCH).map(reportable);
-        const { cancelled } = await append(batch);
+        await withPatience(clock, () => runs.append(runId, REPORTER, position + 1, batch));
         position += batch.length;
-        if (cancelled) {
-          onCancelled();
-        }
       }
     },
   };

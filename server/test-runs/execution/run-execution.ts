@@ -57,9 +57,7 @@ export function startRunExecution(options: RunExecutionOptions): RunExecution {
   }
 
   async function run(): Promise<void> {
-    const outcome = await runToEnd(options, abort.signal, () =>
-      stop(TestRunEndReason.CANCELLED, "the run was cancelled"),
-    ).catch((error: unknown) => outcomeOf(error));
+    const outcome = await runToEnd(options, abort.signal).catch((error: unknown) => outcomeOf(error));
     if (!abandoned) {
       await withPatience(clock, () => runs.finish(id, { ...outcome, ...stopped }));
     }
@@ -92,11 +90,7 @@ function outcomeOf(error: unknown): RunOutcome {
       };
 }
 
-async function runToEnd(
-  options: RunExecutionOptions,
-  signal: AbortSignal,
-  onCancelled: () => void,
-): Promise<RunOutcome> {
+async function runToEnd(options: RunExecutionOptions, signal: AbortSignal): Promise<RunOutcome> {
   const { claimed, runs, clock, logger } = options;
   const { run } = claimed;
   const project = options.projects.get(run.project);
@@ -120,7 +114,7 @@ async function runToEnd(
     );
     const context = await readContext(project, run.context?.labels ?? {}, env);
     await withPatience(clock, () => runs.start(run.id, context));
-    const writer = createEventWriter({ runs, runId: run.id, clock, onCancelled });
+    const writer = createEventWriter({ runs, runId: run.id, clock });
     try {
       const {
         reason,
