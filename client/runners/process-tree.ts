@@ -3,7 +3,7 @@ export const MARK_VARIABLE = "TOOLPLANE_TEST_RUN";
 
 /** The processes that a runner started, its own included. */
 export interface ProcessTree {
-  /** Processes that live: of the group, and on Linux all that have the mark. */
+  /** Processes that live: of the group, where it is known, and on Linux all that have the mark. */
   members(): number[];
   /**
    * Asks all to end, and kills what still lives after the grace. Resolves when none is left, or 10 s later: the system
@@ -18,15 +18,19 @@ export interface ProcessTree {
  *
  * Uses nothing from outside of its body: its text is also run by the warden.
  */
-export function processTree(group: number, mark: string, variable: string): ProcessTree {
+export function processTree(group: number | undefined, mark: string, variable: string): ProcessTree {
   const { readdirSync, readFileSync } = process.getBuiltinModule("node:fs");
 
-  function groupLives(): boolean {
+  /** A negative number stands for the group. */
+  function livingGroup(): number[] {
+    if (group === undefined) {
+      return [];
+    }
     try {
       process.kill(-group, 0);
-      return true;
+      return [-group];
     } catch {
-      return false;
+      return [];
     }
   }
 
@@ -57,7 +61,7 @@ export function processTree(group: number, mark: string, variable: string): Proc
 
   function members(): number[] {
     if (process.platform !== "linux") {
-      return groupLives() ? [-group] : [];
+      return livingGroup();
     }
     return readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid && isMember(name))

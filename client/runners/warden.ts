@@ -86,7 +86,10 @@ export function startWarden(order: WardenOrder): Warden {
 }
 
 async function outcomeOf(child: ChildProcess, mark: string, graceMs: number): Promise<WardenOutcome> {
-  const told: { group: number; outcome: WardenOutcome | undefined } = { group: 0, outcome: undefined };
+  const told: { group: number | undefined; outcome: WardenOutcome | undefined } = {
+    group: undefined,
+    outcome: undefined,
+  };
   const heard = hear(child, (report) => {
     if ("started" in report) {
       told.group = report.started;
@@ -110,7 +113,13 @@ async function outcomeOf(child: ChildProcess, mark: string, graceMs: number): Pr
   if (child.exitCode !== 0) {
     await processTree(told.group, mark, MARK_VARIABLE).stop(graceMs);
   }
-  return told.outcome ?? { kind: "lost" };
+  if (told.outcome !== undefined) {
+    return told.outcome;
+  }
+  const how = child.signalCode ?? `code ${child.exitCode}`;
+  return told.group === undefined
+    ? { kind: "not-started", code: "", message: `the process that was to start it ended with ${how}` }
+    : { kind: "lost" };
 }
 
 /** Resolves when the warden has told everything. */
