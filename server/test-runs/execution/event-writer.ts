@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { createValidator } from "@bufbuild/protovalidate";
 import { Code } from "@connectrpc/connect";
 import type { TestEventInit } from "@toolplane/client/runners";
 import { type Clock, DomainError } from "@toolplane/framework";
@@ -7,14 +8,15 @@ import {
   type TestEvent,
   TestEventSchema,
 } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
+import { OWNER_LEASE_MS } from "../leases.ts";
 import type { Runs } from "../runs.ts";
 
 /** Under this name the server reports what its own runners say. */
 const REPORTER = "server";
 /** What is appended at once. */
 const MAX_BATCH = 2_000;
-/** How long the store may be away. The run's lease is over long before. */
-const MAX_TROUBLE_MS = 60_000;
+/** How long the store may be away: as long as the run is certain to be this replica's. */
+const MAX_TROUBLE_MS = OWNER_LEASE_MS;
 const MAX_PAUSE_MS = 2_000;
 
 export interface EventWriterOptions {
@@ -40,26 +42,37 @@ export function createEventWriter({ runs, runId, clock }: EventWriterOptions) {
   };
 }
 
-/** The event, or a problem in the place of one that only the server may write. */
+/** The event, or a problem in the place of one that makes no sense or that only the server may write. */
 function reportable(init: TestEventInit): TestEvent {
   const event = create(TestEventSchema, init);
-  const { kind } = event;
-  switch (kind.case) {
-    case "created":
-    case "started":
-    case "ended":
-    case undefined:
-      return create(TestEventSchema, {
+  const mistake = mistakeIn(event);
+  return mistake === undefined
+    ? event
+    : create(TestEventSchema, {
         kind: {
           case: "problem",
           value: {
-            severity: ProblemSeverity.WARNING,
-            message: `the reporter sent an event "${kind.case ?? "of no kind"}", which is not its to send; it was left out`,
+            severity: ProblemSeverity.ERROR,
+            message: `what the reporter sent as "${event.kind.case ?? "nothing"}" was left out: ${mistake}`,
           },
         },
       });
-    default:
-      return event;
+}
+
+const validator = createValidator();
+
+function mistakeIn(event: TestEvent): string | undefined {
+  switch (event.kind.case) {
+    case "created":
+    case "started":
+    case "ended":
+      return "only the server says that";
+    case undefined:
+      return "it is of no known kind";
+    default: {
+      const result = validator.validate(TestEventSchema, event);
+      return result.kind === "valid" ? undefined : result.error.message.slice(0, 2_000);
+    }
   }
 }
 

@@ -413,22 +413,25 @@ test("a run takes no longer than asked for", async () => {
   expect(over).toMatchObject({ state: TestRunState.ERROR, end: { reason: TestRunEndReason.TIMEOUT } });
 });
 
-test("events that only the server may write are not a reporter's to send", async () => {
+test("events that make no sense, and those that only the server may write, become problems", async () => {
   const { start, ending, eventLog } = await open([
-    project(`spool({ ended: { id: "x" } }); spool({ created: { id: "x" } }); ${testEnded("adds")}`),
+    project(`spool({ ended: { id: "x" } }); spool({ created: { id: "x" } }); spool({ testEnded: {} });
+      spool({ output: { text: "x".repeat(70000) } }); console.log("fine"); ${testEnded("adds")}`),
   ]);
 
   const over = await ending(await start());
 
   expect(over.state).toBe(TestRunState.PASSED);
-  expect((await allEvents(eventLog, over.id)).map(({ kind }) => kind.case)).toEqual([
-    "created",
-    "started",
-    "problem",
-    "problem",
-    "testEnded",
-    "ended",
+  const events = await allEvents(eventLog, over.id);
+  expect(
+    events.flatMap(({ kind }) => (kind.case === "problem" ? [kind.value.message.split("\n")[0]] : [])),
+  ).toEqual([
+    'what the reporter sent as "ended" was left out: only the server says that',
+    'what the reporter sent as "created" was left out: only the server says that',
+    expect.stringContaining("test_ended.test: value is required"),
+    expect.stringContaining("output.text"),
   ]);
+  expect(over.counts).toMatchObject({ total: 1, passed: 1 });
 });
 
 test("runs whose runners are killed at random keep what was reported and end exactly once", async () => {
