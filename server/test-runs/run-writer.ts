@@ -63,8 +63,8 @@ export interface RunWriter {
     runId: string,
     prepare: (run: RunIdentity, state: RunState) => Promise<RunWrite | undefined>,
   ): Promise<Appended | undefined>;
-  /** Looks at a run as it is now. `look` must not keep the state, which changes. */
-  read<T>(runId: string, look: (run: RunIdentity, state: RunState) => T): Promise<T>;
+  /** Looks at a run as it was after an event, or later. `look` must not keep the state, which changes. */
+  read<T>(runId: string, sequence: number, look: (state: RunState) => T): Promise<T>;
 }
 
 /** Somebody else has written to the run meanwhile. */
@@ -182,11 +182,13 @@ export function createRunWriter(
         throw runBusy(runId);
       }),
 
-    read: (runId, look) =>
+    read: (runId, sequence, look) =>
       exclusively(runId, async () => {
         const run = await recall(runId);
-        await catchUp(run);
-        return look(run.identity, run.state);
+        if (run.state.lastSequence < sequence) {
+          await catchUp(run);
+        }
+        return look(run.state);
       }),
   };
 
