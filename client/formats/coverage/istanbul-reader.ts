@@ -12,7 +12,7 @@ export function createIstanbulReader(
   limits: ReportLimits,
 ): FormatReader {
   const relative = createPathRule(options.root);
-  return createJsonReader(sink, limits, (document) => {
+  return createJsonReader(sink, limits, 1, (document) => {
     const files = objectOf(document);
     if (files === undefined) {
       sink.error("this is not Istanbul's coverage: it is no object of files", "line 1");

@@ -60,7 +60,7 @@ export function createLcovReader(
           }
         } else if (complete && line !== "" && !line.startsWith("#")) {
           sink.warning(`not a field of an lcov tracefile: ${line.slice(0, 100)}`, `line ${number}`);
-        } else if (!complete) {
+        } else if (!complete && record.length === 0) {
           sink.error("the report breaks off", `line ${number}`);
         }
       },

@@ -4,11 +4,14 @@ import { createReportDecoder } from "./decoder.ts";
 
 /**
  * Reads a JSON document as a whole. Of one that breaks off or is broken, everything before is given to `read`, as if all
- * that is open had been closed after its last complete part.
+ * that is open had been closed after the last complete part.
+ *
+ * @param partDepth how many lists and objects are around a part, such as a test; parts are given whole or not at all
  */
 export function createJsonReader(
   sink: ReportSink,
   limits: ReportLimits,
+  partDepth: number,
   read: (document: unknown) => void,
 ): FormatReader {
   let chunks: Uint8Array[] = [];
@@ -38,7 +41,7 @@ export function createJsonReader(
       chunks = [];
       const decoder = createReportDecoder(bytes, sink.warning);
       const text = decoder.decode(bytes) + decoder.end();
-      const document = parse(text, sink);
+      const document = parse(text, sink, partDepth);
       if (document !== undefined) {
         read(document);
       }
@@ -46,11 +49,11 @@ export function createJsonReader(
   };
 }
 
-function parse(text: string, sink: ReportSink): unknown {
+function parse(text: string, sink: ReportSink, partDepth: number): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch {
-    const scan = scanJson(text);
+    const scan = scanJson(text, partDepth);
     const breaksOff = scan.errorAt >= text.trimEnd().length;
     sink.error(
       `${breaksOff ? "the report breaks off" : "this is not JSON"}; what stands before was kept`,
@@ -83,7 +86,7 @@ const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
 const SPACE = /[ \t\r\n]*/y;
 
 /** Only for text that `JSON.parse` refused. */
-function scanJson(text: string): JsonScan {
+function scanJson(text: string, partDepth: number): JsonScan {
   // What is open, as what closes it.
   const open: string[] = [];
   let at = 0;
@@ -92,8 +95,10 @@ function scanJson(text: string): JsonScan {
   let expected: "value" | "first" | "key" | "firstKey" | "colon" | "next" = "value";
 
   function keep(): void {
-    safe = at;
-    closers = open.toReversed().join("");
+    if (open.length <= partDepth) {
+      safe = at;
+      closers = open.toReversed().join("");
+    }
   }
 
   while (true) {
