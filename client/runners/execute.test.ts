@@ -524,7 +524,24 @@ describe("files that a runner writes", () => {
 
     expect(end.reason).toBe(TestRunEndReason.UNSPECIFIED);
     expect(files(events)).toEqual(["a", "b", "work/d", "broken", "coverage"]);
-    expect(problems(events)).toEqual([`${join(folder, "z.xml")}: line 1, column 7: not closed`]);
+    expect(problems(events)).toEqual(["z.xml: line 1, column 7: not closed"]);
+  });
+
+  it("say by themselves what they are", async () => {
+    const { end, events } = await run(
+      program(
+        `const { writeFileSync } = require("node:fs");
+        writeFileSync("junit.xml", '<testsuite name="s"><testcase name="adds" classname="c"><failure message="no"/></testcase><testcase');
+        writeFileSync("lcov.info", "SF:a.ts\\nDA:1,2\\nend_of_record\\n");
+        process.exitCode = 2;`,
+        { reports: ["*.xml"], coverageFiles: ["*.info"] },
+      ),
+    );
+
+    // The code is none that stands for failed tests, but one did fail.
+    expect(end).toMatchObject({ exitCode: 2, reason: TestRunEndReason.UNSPECIFIED });
+    expect(events.map(({ kind }) => kind?.case)).toEqual(expect.arrayContaining(["testEnded", "coverage"]));
+    expect(problems(events)).toEqual([expect.stringMatching(/^junit.xml, line 1/)]);
   });
 
   it("are missed", async () => {

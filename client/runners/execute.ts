@@ -1,21 +1,17 @@
 import { stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { type Clock, systemClock } from "@toolplane/framework";
-import { ProblemSeverity } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import { TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { createEventSink, type EventSink } from "./event-sink.ts";
 import { readOutput, readParsed } from "./output.ts";
+import { problem, type ReadFile, readSafely, reportReader } from "./report-files.ts";
 import type { OutputParser, PreparedRunner, RunnerEnd, TestEventInit } from "./runner.ts";
 import { notStarted, type ReportsRead, runnerEnd, type StopReason } from "./runner-end.ts";
 import { followSpool } from "./spool.ts";
 import { watchTime } from "./time-watch.ts";
 import { startWarden, type Warden } from "./warden.ts";
 import { filesWritten } from "./written-files.ts";
-
-/** Makes events of a file that a runner has written. What it throws becomes a problem that names the file. */
-export type ReadFile = (path: string) => AsyncIterable<TestEventInit>;
 
 export interface ExecuteOptions {
   readonly prepared: PreparedRunner;
@@ -39,9 +35,9 @@ export interface ExecuteOptions {
   readonly onEvents: (events: TestEventInit[]) => Promise<void>;
   /** Told of what the runner writes for people, as it comes. What a parser makes no output of is not among it. */
   readonly onOutput?: ((text: string, stderr: boolean) => void) | undefined;
-  /** Reads JUnit XML files that match `prepared.reports`. */
+  /** Reads files that match `prepared.reports`. Default: `reportReader(directory)`. */
   readonly readReport?: ReadFile | undefined;
-  /** Reads coverage files that match `prepared.coverageFiles`. */
+  /** Reads files that match `prepared.coverageFiles`. Default: `reportReader(directory)`. */
   readonly readCoverage?: ReadFile | undefined;
   readonly clock?: Clock | undefined;
 }
@@ -112,7 +108,7 @@ export async function execute(options: ExecuteOptions): Promise<RunnerEnd> {
       prepared,
       env: options.env,
       lastOutput: tail.stderr.trim() === "" ? tail.stdout : tail.stderr,
-      read: options.readReport && read,
+      read,
     });
   } finally {
     watch.close();
@@ -197,15 +193,13 @@ function tellingOutput(parser: OutputParser, onOutput: ExecuteOptions["onOutput"
 
 /** Reads the reports and coverage files that were written since the start. */
 async function readFiles(options: ExecuteOptions, startedAt: number, sink: EventSink): Promise<ReportsRead> {
-  const { prepared, directory, readReport, readCoverage } = options;
+  const { prepared, directory } = options;
+  const { readReport = reportReader(directory), readCoverage = reportReader(directory) } = options;
   let failures = false;
-  async function readAll(patterns: readonly string[], read: ReadFile | undefined): Promise<number> {
-    if (read === undefined || patterns.length === 0) {
-      return 0;
-    }
+  async function readAll(patterns: readonly string[], read: ReadFile): Promise<number> {
     const { files, truncated } = await filesWritten(patterns, directory, startedAt);
     for (const file of files) {
-      for await (const event of readSafely(read, file)) {
+      for await (const event of readSafely(read, file, directory)) {
         failures ||= isFailure(event);
         await sink.push([event], EVENT_BYTES);
       }
@@ -223,34 +217,11 @@ async function readFiles(options: ExecuteOptions, startedAt: number, sink: Event
   return { reports, failures };
 }
 
-/** What a file says, and a problem where it is broken. */
-async function* readSafely(read: ReadFile, file: string): AsyncGenerator<TestEventInit, void, undefined> {
-  try {
-    yield* read(file);
-  } catch (error) {
-    yield problem(messageOf(error), file);
-  }
-}
-
 function isFailure({ kind }: TestEventInit): boolean {
   return (
     kind?.case === "testEnded" &&
     (kind.value.status === TestStatus.FAILED || kind.value.status === TestStatus.ERROR)
   );
-}
-
-function problem(message: string, place: string): TestEventInit {
-  return {
-    time: timestampNow(),
-    kind: {
-      case: "problem",
-      value: {
-        severity: ProblemSeverity.ERROR,
-        message: message.slice(0, 65_536).toWellFormed(),
-        place: place.slice(0, 1_024).toWellFormed(),
-      },
-    },
-  };
 }
 
 function messageOf(error: unknown): string {

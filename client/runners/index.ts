@@ -1,6 +1,7 @@
-export { type ExecuteOptions, execute, type ReadFile } from "./execute.ts";
+export { type ExecuteOptions, execute } from "./execute.ts";
 export { detectRunner, runnerOf, runners } from "./find-runner.ts";
 export { createOccurrences, type TestIdentityInit } from "./occurrences.ts";
+export { type ReadFile, reportReader } from "./report-files.ts";
 export {
   type OutputParser,
   type PreparedRunner,

@@ -16,7 +16,7 @@ export interface EndFacts {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** What the runner wrote last, to standard error if it wrote there at all. */
   readonly lastOutput: string;
-  /** Undefined: its reports were not looked for. */
+  /** Undefined: it was not started. */
   readonly read: ReportsRead | undefined;
 }
 

@@ -1,13 +1,7 @@
 import { hash } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
-import {
-  type ReadFile,
-  type Runner,
-  RunnerError,
-  type RunnerKind,
-  runnerOf,
-} from "@toolplane/client/runners";
+import { type Runner, RunnerError, type RunnerKind, runnerOf } from "@toolplane/client/runners";
 import { type Clock, DomainError, invalidArgument, type Logger, notFound } from "@toolplane/framework";
 import {
   type TestRun,
@@ -35,10 +29,6 @@ export interface ExecutionOptions {
   readonly settings: Pick<TestingSettings, "projects" | "maxConcurrentRuns" | "maxQueuedRuns">;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Reads JUnit XML files that runners write. */
-  readonly readReport?: ReadFile | undefined;
-  /** Reads coverage files that runners write. */
-  readonly readCoverage?: ReadFile | undefined;
   /** Of which runners get what is allowed. Default: that of this process. */
   readonly env?: NodeJS.ProcessEnv | undefined;
   /** Default: those of `@toolplane/client/runners`. */
@@ -82,8 +72,6 @@ export function createExecution(options: ExecutionOptions): Execution {
         runs,
         projects: settings.projects,
         runnerOf: findRunner,
-        readReport: options.readReport,
-        readCoverage: options.readCoverage,
         env: options.env ?? process.env,
         clock,
         logger,

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import {
   execute,
   type PreparedRunner,
-  type ReadFile,
   type Runner,
   RunnerError,
   type RunnerKind,
@@ -25,8 +24,6 @@ export interface RunExecutionOptions {
   /** By name. */
   readonly projects: ReadonlyMap<string, TestProjectSettings>;
   readonly runnerOf: (kind: RunnerKind) => Runner;
-  readonly readReport?: ReadFile | undefined;
-  readonly readCoverage?: ReadFile | undefined;
   /** The environment of the server, of which runners get what is allowed. */
   readonly env: NodeJS.ProcessEnv;
   readonly clock: Clock;
@@ -130,8 +127,6 @@ async function runToEnd(options: RunExecutionOptions, signal: AbortSignal): Prom
         silenceMs: project.silenceMs,
         spoolFile,
         onEvents: (events) => writer.write(events),
-        readReport: options.readReport,
-        readCoverage: options.readCoverage,
         clock,
       });
       return { reason, message, exitCode, signal: by };
