@@ -50,7 +50,8 @@ export function noisyRun(
     const noise = Math.exp(0.06 * normal(random));
     const pause = random() < 0.02 ? Math.min(15, (1 - random()) ** (-1 / 1.5) - 1) : 0;
     const measured = ms * mood * noise + pause;
-    return change({ name, file, ms: Math.round(measured * 1_000) / 1_000 }, index) ?? [];
+    const changed = change({ name, file, ms: Math.round(measured * 1_000) / 1_000 }, index);
+    return changed === undefined ? [] : [changed];
   });
   return sampleRun(results);
 }
