@@ -229,13 +229,18 @@ export interface LostTest {
   readonly status: TestStatus.INTERRUPTED | TestStatus.NOT_RUN;
 }
 
-/** What becomes of tests when the run ends now: of those that run first, then of those that were never reported. */
+/**
+ * What becomes of tests when the run ends now: of those that run first, then of those that were never reported. A test
+ * that has ended before and was started again keeps what it came to.
+ */
 export function* lostTests({
   running,
   unreported,
 }: Pick<RunState, "running" | "unreported">): Generator<LostTest, void, undefined> {
   for (const [id, { test }] of running) {
-    yield { id, test, status: TestStatus.INTERRUPTED };
+    if (unreported.has(id)) {
+      yield { id, test, status: TestStatus.INTERRUPTED };
+    }
   }
   for (const [id, test] of unreported) {
     if (!running.has(id)) {
@@ -247,10 +252,8 @@ export function* lostTests({
 /** How many tests ended how if the run ends now. */
 export function countsAtEnd(state: Pick<RunState, "counts" | "running" | "unreported">): Counts {
   const counts = { ...state.counts };
-  for (const { id, status } of lostTests(state)) {
-    if (state.unreported.has(id)) {
-      countStatus(counts, status, false, 1);
-    }
+  for (const { status } of lostTests(state)) {
+    countStatus(counts, status, false, 1);
   }
   return counts;
 }

@@ -5,7 +5,7 @@ import {
   TestRunEndSchema,
   TestRunState,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
-import type { RunState } from "./run-state.ts";
+import { countsAtEnd, type RunState } from "./run-state.ts";
 import type { RunOutcome } from "./runs.ts";
 
 /** As many as an end names; see toolplane.testing.v1.TestRunEnd. */
@@ -33,17 +33,9 @@ export function endOf(state: RunState, outcome: RunOutcome, kinds: FailureKinds)
     signal: outcome.signal ?? "",
     runningTests: [...state.running.values()].slice(0, MAX_NAMED).map(({ test }) => test),
     runningFiles: [...state.runningFiles].slice(0, MAX_NAMED),
-    notRun: notRunOf(state),
+    notRun: countsAtEnd(state).notRun,
     infrastructureFailure: isInfrastructureFailure(state, reason, kinds),
   });
-}
-
-function notRunOf({ unreported, running, counts }: RunState): number {
-  let unreportedAndRunning = 0;
-  for (const id of running.keys()) {
-    unreportedAndRunning += unreported.has(id) ? 1 : 0;
-  }
-  return counts.notRun + unreported.size - unreportedAndRunning;
 }
 
 /** Why there is no verdict, where the runner did not say so itself. */
@@ -52,7 +44,8 @@ function reasonOf(state: RunState, { reason, exitCode, signal = "" }: RunOutcome
     return reason;
   }
   const failed = hasFailures(state);
-  if (signal !== "" || state.running.size > 0 || (state.unreported.size > 0 && !failed)) {
+  const wasInterrupted = [...state.running.keys()].some((id) => state.unreported.has(id));
+  if (signal !== "" || wasInterrupted || (state.unreported.size > 0 && !failed)) {
     return TestRunEndReason.CRASHED;
   }
   return exitCode !== undefined && exitCode !== 0 && !failed
@@ -85,7 +78,7 @@ function stateOf(state: RunState, reason: TestRunEndReason): TestRunState {
 }
 
 function messageOf(state: RunState, { exitCode, signal = "" }: RunOutcome, reason: TestRunEndReason): string {
-  const lost = state.running.size > 0 || state.unreported.size > 0;
+  const lost = state.unreported.size > 0;
   switch (reason) {
     case TestRunEndReason.UNSPECIFIED:
       return state.filesFailed > 0 ? `${state.filesFailed} files could not be loaded or run` : "";
