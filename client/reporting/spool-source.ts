@@ -11,12 +11,12 @@ export function createSpoolSource(path: string): EventSource {
   const written = new AbortController();
   const replaced = new Map<number, TestEvent>();
   let batches: AsyncGenerator<SpoolBatch, void, undefined> | undefined;
-  let current: SpoolBatch = { firstPosition: 1, events: [] };
+  let current: SpoolBatch = { firstPosition: 1, events: [], bytes: 0 };
 
   async function restart(): Promise<void> {
     await batches?.return();
     batches = undefined;
-    current = { firstPosition: 1, events: [] };
+    current = { firstPosition: 1, events: [], bytes: 0 };
   }
 
   return {

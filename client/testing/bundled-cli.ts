@@ -1,7 +1,7 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { copyFile, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
@@ -31,6 +31,8 @@ export interface BundledCli extends AsyncDisposable {
   run(args: readonly string[], options?: RunOptions): Promise<RunResult>;
 }
 
+const CTRF_SCHEMA = "ctrf-schema-0.0.json";
+
 export async function bundleCli(): Promise<BundledCli> {
   const folder = await mkdtemp(join(tmpdir(), "toolplane-cli-"));
   await build({
@@ -47,6 +49,9 @@ export async function bundleCli(): Promise<BundledCli> {
     },
     logLevel: "error",
   });
+  // A dependency reads this file, which it expects beside the code.
+  const schema = fileURLToPath(import.meta.resolve("ctrf"));
+  await copyFile(join(dirname(schema), CTRF_SCHEMA), join(folder, CTRF_SCHEMA));
   const path = join(folder, "main.mjs");
   const start = (args: readonly string[], options: RunOptions = {}) =>
     spawn(process.execPath, [path, ...args], {

@@ -13,6 +13,9 @@ const NAMES_TIMEOUT_MS = 1_000;
 /** How many names a shell is offered. */
 const MAX_NAMES = 1_000;
 
+/** How many test runs a shell is offered, the newest ones: who wants an older one has its id from somewhere. */
+const MAX_RUNS = 50;
+
 export async function printCompletionScript(context: Context, shell: Shell): Promise<undefined> {
   await context.io.stdout.write(completionScript(shell));
   return undefined;
@@ -31,7 +34,7 @@ export async function printCandidates(context: Context, words: readonly string[]
 async function namesFromServer(context: Context, completion: Completion): Promise<Candidate[]> {
   if (completion.dynamic === undefined) return [];
   try {
-    const { registry, admin } = await context.connect();
+    const { registry, admin, tests } = await context.connect();
     const options = { timeoutMs: NAMES_TIMEOUT_MS, signal: context.io.signal };
     switch (completion.dynamic) {
       case "service": {
@@ -69,6 +72,26 @@ async function namesFromServer(context: Context, completion: Completion): Promis
         const { caches } = await admin.listCaches({}, options);
         return starting(
           caches.map(({ name }) => ({ value: name, description: "" })),
+          completion.prefix,
+        );
+      }
+      case "test run": {
+        const { runs } = await tests.listTestRuns({ pageSize: MAX_RUNS }, options);
+        return starting(
+          [
+            { value: "latest", description: "the newest run" },
+            ...runs.map(({ id, project, context }) => ({
+              value: id,
+              description: [project, context?.branch ?? ""].join(" ").trim(),
+            })),
+          ],
+          completion.prefix,
+        );
+      }
+      case "test project": {
+        const { projects } = await tests.listProjects({ pageSize: MAX_NAMES }, options);
+        return starting(
+          projects.map(({ name, description }) => ({ value: name, description })),
           completion.prefix,
         );
       }

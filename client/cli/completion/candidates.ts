@@ -7,7 +7,15 @@ export interface Candidate {
 }
 
 /** What only the server knows and a word is completed from. */
-export type Dynamic = "service" | "tool" | "tool arguments" | "key" | "breaker" | "cache";
+export type Dynamic =
+  | "service"
+  | "tool"
+  | "tool arguments"
+  | "key"
+  | "breaker"
+  | "cache"
+  | "test run"
+  | "test project";
 
 /** What may come next: what is known here, and what the server has to be asked for. */
 export interface Completion {
@@ -27,10 +35,20 @@ const DYNAMIC_ARGUMENTS: Readonly<Record<string, Dynamic>> = {
   key: "key",
   breaker: "breaker",
   cache: "cache",
+  run: "test run",
+  base: "test run",
+  head: "test run",
+  project: "test project",
 };
 
 /** Options whose values the server completes. */
-const DYNAMIC_OPTIONS: Readonly<Record<string, Dynamic>> = { "--service": "service", "--tool": "tool" };
+const DYNAMIC_OPTIONS: Readonly<Record<string, Dynamic>> = {
+  "--service": "service",
+  "--tool": "tool",
+  "--project": "test project",
+  "--failed-in": "test run",
+  "--run": "test run",
+};
 
 /** Finds out what may come next after `words`, of which the last one is unfinished. */
 export function complete(root: Command, words: readonly string[]): Completion {

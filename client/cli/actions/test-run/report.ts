@@ -24,7 +24,7 @@ import { oneLine } from "../../output/text-width.ts";
 import { countParts } from "../../test-view/states.ts";
 import { createReport, type KeptReport, keepEnd, removeReport } from "./kept-report.ts";
 import { toMadeRun } from "./made-run.ts";
-import { chooseRunner, plainRunner, readCoverage, readReport } from "./runners.ts";
+import { chooseRunner, plainRunner } from "./runners.ts";
 
 /** How long an interrupted command goes on to bring the end of its run to the server, in milliseconds. */
 const INTERRUPTED_TIMEOUT_MS = 5_000;
@@ -115,8 +115,6 @@ async function runAndReport(
         }
       },
       onOutput: (text, stderr) => void (stderr ? io.stderr : io.stdout).write(text),
-      readReport,
-      readCoverage,
     });
     writer.close();
     await keepEnd(report, end);

@@ -1,4 +1,4 @@
-import { detectRunner, type ReadFile, type Runner, runnerOf } from "../../../runners/index.ts";
+import { detectRunner, type Runner, runnerOf } from "../../../runners/index.ts";
 import { RUNNER_KINDS, type TestReportOptions } from "../../commands/test-report.ts";
 import { UsageError } from "../../usage-error.ts";
 
@@ -13,6 +13,3 @@ export function chooseRunner(command: readonly string[], { runner: name }: TestR
     throw new UsageError(`--runner: "${name}" is not one of ${RUNNER_KINDS.join(", ")}`);
   return runnerOf(kind);
 }
-
-export const readReport: ReadFile | undefined = undefined;
-export const readCoverage: ReadFile | undefined = undefined;
