@@ -88,7 +88,7 @@ export async function writeChanges(
     .updateTable("test_runs")
     .set({
       counts: Buffer.from(toBinary(TestCountsSchema, create(TestCountsSchema, state.counts))),
-      test_time_us: state.testTimeUs,
+      test_time_us: Math.min(state.testTimeUs, Number.MAX_SAFE_INTEGER),
       last_sequence: state.lastSequence,
       lease_until: sql<Date>`now() + lease_ms * interval '1 ms'`,
       ...(totals && { coverage: Buffer.from(toBinary(CoverageTotalsSchema, totals)) }),

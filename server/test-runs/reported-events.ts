@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Duration, type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type FieldViolation, invalidArgument } from "@toolplane/framework";
 import {
   ProblemSeverity,
@@ -32,7 +32,10 @@ export function refuseForeignKinds(events: readonly TestEvent[]): void {
   }
 }
 
-/** Fills in what reporters may leave out. The events are changed. */
+/**
+ * Fills in what reporters may leave out, and takes out times that no calendar has: they have no form in JSON, so that one
+ * of them would keep a whole run from those who read it that way. The events are changed.
+ */
 export function completeEvents(
   events: readonly TestEvent[],
   run: { readonly project: string; readonly framework: string },
@@ -47,24 +50,63 @@ export function completeEvents(
   };
   for (const event of events) {
     event.sequence = 0n;
-    event.time ??= now;
+    event.time = isTimestamp(event.time) ? event.time : now;
     const { kind } = event;
     switch (kind.case) {
       case "testsFound":
         kind.value.tests.forEach(complete);
         break;
       case "testStarted":
-      case "attemptEnded":
       case "output":
         complete(kind.value.test);
+        break;
+      case "attemptEnded":
+        complete(kind.value.test);
+        dropBadTimes(kind.value.result ?? {});
+        break;
+      case "fileEnded":
+        dropBadTimes(kind.value);
         break;
       case "testEnded":
         complete(kind.value.test);
         kind.value.testId = kind.value.test === undefined ? "" : testIdOf(kind.value.test);
+        dropBadTimes(kind.value);
+        kind.value.attempts.forEach(dropBadTimes);
         break;
       default:
     }
   }
+}
+
+function dropBadTimes(timed: { startTime?: Timestamp | undefined; duration?: Duration | undefined }): void {
+  if (!isTimestamp(timed.startTime)) {
+    delete timed.startTime;
+  }
+  if (!isDuration(timed.duration)) {
+    delete timed.duration;
+  }
+}
+
+/** From the year 1 to the year 9999; see google.protobuf.Timestamp. */
+function isTimestamp(time: Timestamp | undefined): time is Timestamp {
+  return (
+    time !== undefined &&
+    time.seconds >= -62_135_596_800n &&
+    time.seconds <= 253_402_300_799n &&
+    time.nanos >= 0 &&
+    time.nanos < 1e9
+  );
+}
+
+/** Up to 10,000 years; see google.protobuf.Duration. No test takes less than no time. */
+function isDuration(duration: Duration | undefined): duration is Duration {
+  return (
+    duration !== undefined &&
+    duration.seconds >= 0n &&
+    duration.seconds <= 315_576_000_000n &&
+    duration.nanos >= 0 &&
+    duration.nanos < 1e9
+  );
 }
 
 /** Events are counted and weighed: so much on average. */
@@ -83,13 +125,17 @@ export function limitEvents(
 ): readonly TestEvent[] {
   const isOver =
     state.events + events.length > maxEvents ||
+    state.counts.total > maxEvents ||
     state.bytes > maxEvents * BYTES_PER_EVENT ||
     state.outputDropped;
   if (!isOver || events.length === 0) {
     return events;
   }
   const refusesAll = state.lastSequence >= maxEvents * MAX_SEQUENCE_FACTOR;
-  const refusesResults = state.events >= 2 * maxEvents || state.bytes >= 2 * maxEvents * BYTES_PER_EVENT;
+  const refusesResults =
+    state.events >= 2 * maxEvents ||
+    state.counts.total > maxEvents ||
+    state.bytes >= 2 * maxEvents * BYTES_PER_EVENT;
   if (refusesAll || (refusesResults && events.some(({ kind }) => kind.case !== "output"))) {
     throw tooManyEvents(state.events);
   }

@@ -1,7 +1,9 @@
+import { create } from "@bufbuild/protobuf";
 import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { TestEvent } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import {
   type TestAttempt,
+  TestAttemptSchema,
   type TestIdentity,
   type TestResult,
   TestStatus,
@@ -30,6 +32,8 @@ export interface RunningTest {
 
 /** As many attempts as a result may have; see toolplane.testing.v1.TestResult. */
 const MAX_ATTEMPTS = 100;
+/** Of tests that have not ended, so many attempts are kept with what they wrote and why they failed. */
+const MAX_WHOLE_ATTEMPTS = 2_000;
 
 /**
  * What the events of a run come to: a pure fold, so that every replica that has read the same events knows the same. Of a
@@ -103,6 +107,8 @@ class Fold implements RunState {
   readonly attempts = new Map<string, TestAttempt[]>();
   /** How each test ended, packed. */
   readonly #ended = new Map<string, number>();
+  /** How many attempts are in `attempts`. */
+  #attemptsHeld = 0;
 
   apply({ kind, time }: TestEvent, sequence: number, size: number): void {
     this.lastSequence = sequence;
@@ -174,7 +180,8 @@ class Fold implements RunState {
     const attempts = this.attempts.get(id) ?? [];
     // The last place is for the attempt that ends the test.
     if (attempts.length < MAX_ATTEMPTS - 1) {
-      attempts.push(result);
+      this.#attemptsHeld += 1;
+      attempts.push(this.#attemptsHeld <= MAX_WHOLE_ATTEMPTS ? result : withoutText(result));
     }
     this.attempts.set(id, attempts);
   }
@@ -192,6 +199,7 @@ class Fold implements RunState {
     this.#record(id, status, flaky, us);
     this.unreported.delete(id);
     this.running.delete(id);
+    this.#attemptsHeld -= this.attempts.get(id)?.length ?? 0;
     this.attempts.delete(id);
   }
 
@@ -218,6 +226,7 @@ class Fold implements RunState {
     this.unreported.clear();
     this.running.clear();
     this.attempts.clear();
+    this.#attemptsHeld = 0;
     this.runningFiles.clear();
   }
 }
@@ -267,6 +276,14 @@ export function attemptsOf(
   before: readonly TestAttempt[] = [],
 ): readonly (TestAttempt | "last")[] {
   return attempts.length > before.length ? attempts : [...before, attempts.at(-1) ?? "last"];
+}
+
+function withoutText({ status, startTime, duration }: TestAttempt): TestAttempt {
+  return create(TestAttemptSchema, {
+    status,
+    ...(startTime && { startTime }),
+    ...(duration && { duration }),
+  });
 }
 
 export function emptyCounts(): Counts {

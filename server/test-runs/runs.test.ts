@@ -1,4 +1,7 @@
+import { create, toJson } from "@bufbuild/protobuf";
+import { DurationSchema, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
+import { TestEventSchema } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import { TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import {
   TestRunEndReason,
@@ -251,4 +254,19 @@ test("coverage of a file that comes again is merged, also when the run has ended
   const again = event({ case: "coverage", value: { files: [measured({ 3: 1 })] } });
   const files = again.kind.case === "coverage" ? again.kind.value.files : [];
   expect((await runs.addCoverage(id, files)).coverage).toMatchObject({ linesTotal: 3n, linesCovered: 3n });
+});
+
+test("times that no calendar has are left out, so that everyone can read the run", async () => {
+  const { runs, eventLog } = await openReplica(database);
+  const { id } = await runs.create(reported());
+  const bad = ended("a");
+  bad.time = create(TimestampSchema, { seconds: 10n ** 15n });
+  if (bad.kind.case === "testEnded") {
+    bad.kind.value.duration = create(DurationSchema, { seconds: -5n, nanos: 3 });
+    bad.kind.value.startTime = create(TimestampSchema, { nanos: -1 });
+  }
+  await runs.append(id, "", 1, [bad]);
+  const [, , stored] = await allEvents(eventLog, id);
+  expect(toJson(TestEventSchema, stored ?? bad)).toMatchObject({ testEnded: { test: { name: "a" } } });
+  expect((await runs.get(id)).testTime).toMatchObject({ seconds: 0n, nanos: 0 });
 });

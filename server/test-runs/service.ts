@@ -2,7 +2,14 @@ import { createHash } from "node:crypto";
 import { create, type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, type ConnectRouter, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import { type Clock, DomainError, includesRole, type Principal, principalOf } from "@toolplane/framework";
+import {
+  type Clock,
+  DomainError,
+  includesRole,
+  invalidArgument,
+  type Principal,
+  principalOf,
+} from "@toolplane/framework";
 import {
   type Project,
   ProjectSchema,
@@ -104,6 +111,15 @@ export function testRunRoutes(options: TestRunRoutesOptions): (router: ConnectRo
 
       async appendTestEvents({ runId, reporter, firstPosition, events }, context) {
         await authorizeReport(runId, context);
+        if (firstPosition === 0n && events.length > 0) {
+          throw invalidArgument([
+            {
+              field: "first_position",
+              description: "counts what this reporter sends, from 1",
+              reason: "REQUIRED",
+            },
+          ]);
+        }
         const { position, cancelled } = await runs.append(
           runId,
           reporter,
