@@ -38,6 +38,8 @@ export interface RunWrite {
   readonly writer?: { readonly name: string; readonly firstPosition: number } | undefined;
   /** True makes these the last events of the run. */
   readonly close?: boolean;
+  /** True: the write is as right when somebody else has written first, so that it need not be prepared again. */
+  readonly yields?: boolean;
   /**
    * Runs in the transaction that appends the events. `fold` has to be called once for each of them, in order: it adds
    * the event to the state. Events of the writer that were written before are not among them.
@@ -126,7 +128,7 @@ export function createRunWriter(
   async function append(run: RememberedRun, write: RunWrite): Promise<Appended> {
     const { state } = run;
     const expected = state.lastSequence + 1;
-    const { events, writer, close, project } = write;
+    const { events, writer, close, yields = false, project } = write;
     const bytes = events.map((event) => toBinary(TestEventSchema, event));
     return await eventLog.append({
       stream: run.identity.id,
@@ -134,7 +136,11 @@ export function createRunWriter(
       writer,
       close,
       async project(transaction, page) {
-        if (page.first !== expected || state.lastSequence + 1 !== expected) {
+        // The stream is locked by now: what others have written can be read, and nobody comes in between.
+        if (yields && state.lastSequence + 1 < page.first) {
+          await catchUp(run);
+        }
+        if (state.lastSequence + 1 !== page.first || (page.first !== expected && !yields)) {
           throw new StaleStateError();
         }
         let next = page.first;

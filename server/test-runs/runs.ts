@@ -232,6 +232,7 @@ export function createRuns(options: RunsOptions): Runs {
         return {
           events: limitEvents(events, state, maxEventsPerRun),
           writer: { name: storable(reporter), firstPosition },
+          yields: true,
           async project(transaction, fresh) {
             const changes = foldChanges(fresh);
             isCancelled = await writeChanges(transaction, run.number, changes, fresh.state);
