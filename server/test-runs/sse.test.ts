@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
@@ -129,4 +130,26 @@ test("a client that reads nothing is not written to, and whoever leaves is forgo
   await expect.poll(() => replica.watchers()).toBe(1);
   leave.abort();
   await expect.poll(() => replica.watchers()).toBe(0);
+});
+
+test("it is the same over HTTP/2, and for a reporter and a reader that move to another server", async () => {
+  const before = await open();
+  await before.replica.runs.append(before.id, "", 1, [started("a"), ended("a")]);
+  const after = await openReplica(database);
+  const server = await serveTestRuns(after);
+  await after.runs.append(before.id, "", 2, [ended("a"), started("b"), ended("b")]);
+  await after.runs.finish(before.id, ranToItsEnd);
+
+  const session = connectHttp2(server.url);
+  onTestFinished(() => session.destroy());
+  const path = new URL(before.url).pathname;
+  const stream = session.request({ ":path": path, "last-event-id": "3" });
+  stream.setEncoding("utf8");
+  const frames = parse((await Array.fromAsync(stream)).join(""));
+  expect(frames.flatMap(({ id, event }) => (id === undefined ? [] : [`${id} ${event}`]))).toEqual([
+    "4 test-ended",
+    "5 test-started",
+    "6 test-ended",
+    "7 ended",
+  ]);
 });
