@@ -4,7 +4,7 @@ import { constants } from "node:os";
 import { create } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { TestEventSchema } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
-import { TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
+import { TestRunContextSchema, TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { describeOutcome } from "../../../reporting/outcome.ts";
 import { createSpoolSource } from "../../../reporting/spool-source.ts";
 import { createUploader, type UploadOutcome } from "../../../reporting/uploader.ts";
@@ -45,6 +45,7 @@ export async function reportTests(
   const report = await createReport({
     ...made,
     framework: runner.kind === "command" ? "" : runner.kind,
+    context: create(TestRunContextSchema, { ...made.context, ...(!isNode(runner) && { runtime: "" }) }),
     requestId: randomUUID(),
   });
   await mkdir(report.workFolder);
@@ -70,6 +71,11 @@ export async function reportTests(
     );
   }
   return end;
+}
+
+/** Whether tests run in Node, most likely the one that runs this. */
+function isNode({ kind }: Runner): boolean {
+  return kind === "vitest" || kind === "jest" || kind === "node-test";
 }
 
 /** A runner that cannot be driven as it should is run as any command: its tests matter more than their report. */
