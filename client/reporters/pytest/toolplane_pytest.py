@@ -291,8 +291,13 @@ def _skip_reason(report):
     return re.sub(r"^Skipped: ", "", str(reason))
 
 
+def _long_text(report):
+    """What pytest prints about a failure, without the line that pytest-xdist puts before it."""
+    return re.sub(r"^\[gw\d+\] .*\n", "", report.longreprtext)
+
+
 def _failure(report):
-    text = report.longreprtext
+    text = _long_text(report)
     crash = getattr(report.longrepr, "reprcrash", None)
     message = getattr(crash, "message", None) or re.sub(r"^E +", "", text.strip().rpartition("\n")[2]) or "The test failed without a message."
     failure = {"message": _text(message)}
@@ -342,7 +347,7 @@ class _Attempt:
             elif broken:
                 status = "ERROR" if report.when == "setup" else "FAILED"
                 if report.when == "call" and _is_unexpected_pass(report):
-                    status, message = "UNEXPECTED_PASS", report.longreprtext
+                    status, message = "UNEXPECTED_PASS", _long_text(report)
             elif report.when == "call":
                 # pytest takes no offence at a test that passes where it may fail, unless it is strict about it.
                 status = "PASSED"
@@ -366,7 +371,7 @@ class _Attempt:
 
 
 def _is_unexpected_pass(report):
-    text = report.longreprtext
+    text = _long_text(report)
     return text.startswith("[XPASS(strict)]") or text in ("Unexpected success", "Failed: Unexpected success")
 
 
