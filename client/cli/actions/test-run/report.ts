@@ -4,7 +4,7 @@ import { constants } from "node:os";
 import { create } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { TestEventSchema } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
-import { TestRunContextSchema, TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
+import { TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { describeOutcome } from "../../../reporting/outcome.ts";
 import { createSpoolSource } from "../../../reporting/spool-source.ts";
 import { createUploader, type UploadOutcome } from "../../../reporting/uploader.ts";
@@ -42,10 +42,10 @@ export async function reportTests(
   const directory = process.cwd();
   const runner = chooseRunner(command, options);
   const made = await toMadeRun(context, options, directory);
+  if (made.context !== undefined && !isNode(runner)) made.context.runtime = "";
   const report = await createReport({
     ...made,
     framework: runner.kind === "command" ? "" : runner.kind,
-    context: create(TestRunContextSchema, { ...made.context, ...(!isNode(runner) && { runtime: "" }) }),
     requestId: randomUUID(),
   });
   await mkdir(report.workFolder);
