@@ -325,7 +325,13 @@ class _Attempt:
 
     @property
     def rerun(self):
-        return any(report.outcome == "rerun" for report in self.reports)
+        """Whether the test is to run again: pytest-rerunfailures says so, flaky keeps the failed call to itself."""
+        outcomes = [report.outcome for report in self.reports]
+        return "rerun" in outcomes or (set(outcomes) == {"passed"} and self.reports[-1].when == "teardown" and not self.called)
+
+    @property
+    def called(self):
+        return any(report.when == "call" for report in self.reports)
 
     @property
     def seconds(self):
@@ -333,7 +339,7 @@ class _Attempt:
 
     def status(self):
         """The status, with what is to be said about it."""
-        status, message = "ERROR", ""
+        status, message = ("FAILED" if self.rerun and not self.called else "ERROR"), ""
         for report in self.reports:
             broken = report.outcome in ("failed", "rerun")
             if report.when == "teardown":
@@ -564,6 +570,10 @@ class _Reporter:
             # Some plug-ins do not say that a test has ended.
             if test.attempt is not None and any(report.when == "teardown" for report in test.attempt.reports):
                 self._finish(node_id)
+            elif test.attempt is None and test.ended:
+                # It was to run again, and did not.
+                result = {"test": test.identity, "status": test.ended[-1]["status"], "attempts": test.ended}
+                self._emit("testEnded", result)
         if self._exit_code == 5:
             self._problem("WARNING", "pytest found no tests to run: the selection, or a pattern for files, fits none")
 
