@@ -34,14 +34,8 @@ export function createHistorian({ source }: { readonly source: HistorySource }):
         return { history: { case: "test", value } };
       }
       if (runs.length === 0) {
-        const filtered = environment !== "" || branch !== "";
-        throw notFound(
-          "test project",
-          project,
-          filtered
-            ? "or no run of it that ended matches environment and branch"
-            : "or no run of it has ended",
-        );
+        const filters = environment !== "" || branch !== "" ? " in this environment and branch" : "";
+        throw notFound("test project", project, `there is no run of it that ended${filters}`);
       }
       const flaky = await flakyTests(source, project, runs, signal);
       return { history: { case: "project", value: projectHistory(project, runs, flaky) } };
