@@ -2,9 +2,9 @@ import { ProblemSeverity } from "@toolplane/gen/toolplane/testing/v1/test_event_
 import { ReportFormat } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { readReport } from "../testing/read-report.ts";
+import { reports } from "../testing/reports.ts";
 import { parseReport } from "./index.ts";
-import { readReport } from "./test-support/read-report.ts";
-import { reports } from "./test-support/reports.ts";
 
 describe("a report that breaks off", () => {
   it.each(Object.entries(reports))("at any byte keeps what stands before: %s", async (_, text) => {

@@ -2,9 +2,9 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { ReportFormat } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { describe, expect, it } from "vitest";
+import { readReport } from "../testing/read-report.ts";
+import { reports } from "../testing/reports.ts";
 import { coverageTotals, detectFormat, mergeCoverage } from "./index.ts";
-import { readReport } from "./test-support/read-report.ts";
-import { reports } from "./test-support/reports.ts";
 
 describe("the format of a report", () => {
   it.each([

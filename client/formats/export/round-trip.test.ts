@@ -10,8 +10,8 @@ import { ReportFormat } from "@toolplane/gen/toolplane/testing/v1/test_run_servi
 import { isValid } from "ctrf";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { readReport } from "../../testing/read-report.ts";
 import { writeReport } from "../index.ts";
-import { readReport } from "../test-support/read-report.ts";
 
 const text = fc.string({ unit: "binary", maxLength: 30 }).map((value) => value.replaceAll("\0", "0"));
 const name = text.filter((value) => value !== "");

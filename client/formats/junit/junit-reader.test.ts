@@ -2,8 +2,8 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { ProblemSeverity } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import { type TestResult, TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { describe, expect, it } from "vitest";
-import { readReport } from "../test-support/read-report.ts";
-import { reports } from "../test-support/reports.ts";
+import { readReport } from "../../testing/read-report.ts";
+import { reports } from "../../testing/reports.ts";
 
 /** What a person would call the result: identity, status, milliseconds. */
 function brief({ test, status, duration }: TestResult): string {

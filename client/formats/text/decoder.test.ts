@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readReport } from "../test-support/read-report.ts";
+import { readReport } from "../../testing/read-report.ts";
 
 const xml = (encoding: string) =>
   `<?xml version="1.0" encoding="${encoding}"?><testsuite><testcase name="größe €"/></testsuite>`;

@@ -6,7 +6,7 @@ import {
   TestEventSchema,
 } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import type { FileCoverage, TestResult } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
-import { type ParseReportOptions, parseReport, type ReportOutcome } from "../index.ts";
+import { type ParseReportOptions, parseReport, type ReportOutcome } from "../formats/index.ts";
 
 export interface ReadReport {
   readonly events: readonly TestEvent[];
