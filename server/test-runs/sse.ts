@@ -118,12 +118,12 @@ async function stream(
   response.setHeader("x-accel-buffering", "no");
   try {
     for await (const news of watch(left.signal)) {
-      const text = textOf(news);
-      if (text !== "" && !writeChunk(response, Buffer.from(text))) {
-        await drained(response, clock);
-      }
+      // What is written to a response that is closed is never drained.
       if (left.signal.aborted) {
         return;
+      }
+      if (!writeChunk(response, Buffer.from(textOf(news)))) {
+        await drained(response, clock, left.signal);
       }
     }
   } catch (error) {
@@ -170,21 +170,21 @@ function frameOf(event: TestEvent): string {
   return `id: ${event.sequence}\nevent: ${kind}\ndata: ${data}\n\n`;
 }
 
-/** Waits until the client has taken what was written; one that takes nothing for long is cut off. */
-function drained(response: NodeResponse, clock: Clock): Promise<void> {
+/** Waits until the client has taken what was written, or has left; one that takes nothing for long is cut off. */
+function drained(response: NodeResponse, clock: Clock, left: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const settle = () => {
       cancel();
       response.off("drain", settle);
-      response.off("close", settle);
+      left.removeEventListener("abort", settle);
       resolve();
     };
-    const cancel = clock.after(STALL_TIMEOUT_MS, () => {
-      response.destroy();
-      settle();
-    });
+    const cancel = clock.after(STALL_TIMEOUT_MS, () => response.destroy());
     response.on("drain", settle);
-    response.on("close", settle);
+    left.addEventListener("abort", settle);
+    if (left.aborted) {
+      settle();
+    }
   });
 }
 
