@@ -27,6 +27,7 @@ const suites: Record<string, () => Promise<{ run(): Promise<BenchRow[]> }>> = {
   calls: () => import("./calls.ts"),
   trip: () => import("./trip.ts"),
   faults: () => import("./faults.ts"),
+  comparison: () => import("./comparison.ts"),
   "event-log": () => import("./event-log.ts"),
 };
 
