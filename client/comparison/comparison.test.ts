@@ -10,7 +10,7 @@ import { TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { comparisonRows, MAX_MARKDOWN_CHARS, renderMarkdown } from "./index.ts";
-import { markdownBlock, markdownCode } from "./markdown-text.ts";
+import { markdownBlock, markdownCell, markdownCode } from "./markdown-text.ts";
 
 type ComparisonInit = Exclude<MessageInitShape<typeof TestRunComparisonSchema>, TestRunComparison>;
 
@@ -199,7 +199,8 @@ describe("text as code", () => {
     });
     fc.assert(
       fc.property(text, (value) => {
-        const span = markdownCode(value);
+        expect(withoutCode(markdownCode(value))).toBe("");
+        const span = markdownCell(value);
         expect(withoutCode(span)).toBe("");
         expect(span.replaceAll("\\|", "")).not.toContain("|");
         expect(span).not.toMatch(/\\\\\||\n/);

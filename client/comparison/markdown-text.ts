@@ -1,19 +1,26 @@
 /**
- * Text of tests as a code span, on one line, which may stand in a table. Code spans are the one place where Markdown, HTML,
+ * Text of tests as a code span, on one line. Code spans are the one place where Markdown, HTML,
  * addresses, mentions and references to issues are text for sure: GitHub and GitLab look for mentions in what has been
  * rendered, so neither backslashes nor character references keep them out.
  */
 export function markdownCode(text: string, maxChars = 300): string {
-  const shown = shorten(visible(text.replaceAll(/\s+/g, " ").trim()), maxChars)
-    // A table ends its cell at a bar, in code too, unless a backslash is before it, and that must not be escaped itself.
-    .replaceAll(/\\+(?=\|)/g, (slashes) => "\u2216".repeat(slashes.length))
-    .replaceAll("|", "\\|");
+  const shown = shorten(visible(text.replaceAll(/\s+/g, " ").trim()), maxChars);
   if (shown === "") {
     return "";
   }
   const fence = "`".repeat(longestRun(shown) + 1);
   const pad = shown.startsWith("`") || shown.endsWith("`") ? " " : "";
   return fence + pad + shown + pad + fence;
+}
+
+/**
+ * The same for a cell of a table. A cell ends at a bar, in code too, unless a backslash is before it; one that is there
+ * already becomes a sign that looks like it.
+ */
+export function markdownCell(text: string, maxChars = 300): string {
+  return markdownCode(text, maxChars)
+    .replaceAll(/\\+(?=\|)/g, (slashes) => "\u2216".repeat(slashes.length))
+    .replaceAll("|", "\\|");
 }
 
 /** Text of several lines as a fenced block. */

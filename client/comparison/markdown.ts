@@ -5,7 +5,7 @@ import {
   type TestRunComparison,
 } from "@toolplane/gen/toolplane/testing/v1/comparison_pb.js";
 import type { TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
-import { markdownBlock, markdownCode } from "./markdown-text.ts";
+import { markdownBlock, markdownCell, markdownCode } from "./markdown-text.ts";
 import { type ComparisonRow, type ComparisonSection, comparisonRows } from "./rows.ts";
 import { durationWords, percentWords, performanceWords, qualityWords, testName } from "./words.ts";
 
@@ -167,7 +167,7 @@ function changesOf({ title, rows }: ComparisonSection): string {
 }
 
 function testCell({ file, name }: ComparisonRow): string {
-  return file === "" ? markdownCode(name) : `${markdownCode(name)}<br>${markdownCode(file)}`;
+  return file === "" ? markdownCell(name) : `${markdownCell(name)}<br>${markdownCell(file)}`;
 }
 
 function changeCell({ change, delta }: ComparisonRow): string {
@@ -199,7 +199,7 @@ function coverageOf({ coverage }: TestRunComparison): string {
   const rows = coverage.files
     .slice(0, MAX_COVERAGE_FILES)
     .map(({ file, basePercent, headPercent, lost, gained }) => [
-      markdownCode(file),
+      markdownCell(file),
       percentOrNone(basePercent),
       percentOrNone(headPercent),
       rangeWords(lost),
@@ -229,9 +229,9 @@ function renamesOf({ proposedRenames }: TestRunComparison): string {
   const rows = proposedRenames
     .slice(0, MAX_RENAMES)
     .map(({ from, to, similarity, evidence }) => [
-      `${markdownCode(testName(from))}<br>${markdownCode(from?.file ?? "")}`,
-      `${markdownCode(testName(to))}<br>${markdownCode(to?.file ?? "")}`,
-      `${Math.round(100 * similarity)} %: ${markdownCode(evidence)}`,
+      `${markdownCell(testName(from))}<br>${markdownCell(from?.file ?? "")}`,
+      `${markdownCell(testName(to))}<br>${markdownCell(to?.file ?? "")}`,
+      `${Math.round(100 * similarity)} %: ${markdownCell(evidence)}`,
     ]);
   const more =
     proposedRenames.length > MAX_RENAMES
