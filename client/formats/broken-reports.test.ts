@@ -24,7 +24,7 @@ describe("a report that breaks off", () => {
       expect(files.filter(({ file }) => !fileNames.has(file) && file !== "acme.com/shop/item.go")).toEqual(
         [],
       );
-      if (read < whole.results.length + whole.files.length && !breaksBetweenLines(whole.outcome.format)) {
+      if (read < whole.results.length + whole.files.length && !mayEndAnywhere(whole.outcome.format)) {
         expect(outcome.failure, `at byte ${length}`).toBeDefined();
         expect(problems.some(({ severity }) => severity === ProblemSeverity.ERROR)).toBe(true);
       }
@@ -42,14 +42,28 @@ describe("a report that breaks off", () => {
   });
 });
 
-/** Formats of lines may end after each of them. */
-function breaksBetweenLines(format: ReportFormat): boolean {
-  return [ReportFormat.GO_TEST_JSON, ReportFormat.GO_COVER, ReportFormat.LCOV].includes(format);
+/** Nothing tells that a list of blocks or of records has ended. */
+function mayEndAnywhere(format: ReportFormat): boolean {
+  return [ReportFormat.GO_COVER, ReportFormat.LCOV].includes(format);
 }
 
 function identityOf({ test }: Awaited<ReturnType<typeof readReport>>["results"][number]): string {
   return JSON.stringify(test);
 }
+
+describe("what go test wrote until it was killed", () => {
+  it("is not complete while a package has not ended", async () => {
+    const lines = reports.goTest.split("\n");
+    for (let count = 1; count < 4; count++) {
+      const { outcome } = await readReport(`${lines.slice(0, count).join("\n")}\n`);
+      expect(outcome.failure).toMatchObject({
+        message: expect.stringContaining("acme.com/shop has not ended"),
+        place: `line ${count}`,
+      });
+    }
+    expect((await readReport(reports.goTest)).outcome.failure).toBeUndefined();
+  });
+});
 
 describe("a hostile report", () => {
   it("of entities that multiply is refused, and nothing is expanded", async () => {

@@ -13,10 +13,27 @@ export function createGoTestReader(
   limits: ReportLimits,
 ): FormatReader {
   const parser = createGoTestParser({ liveOutput: false });
+  /** Packages that have begun and not ended. */
+  const open = new Set<string>();
   let events = 0;
+  let lastLine = 1;
+
+  function follow({ kind }: TestEventInit): void {
+    switch (kind?.case) {
+      case "fileStarted":
+        open.add(kind.value.file ?? "");
+        break;
+      case "testStarted":
+        open.add(kind.value.test?.file ?? "");
+        break;
+      case "fileEnded":
+        open.delete(kind.value.file ?? "");
+    }
+  }
 
   function take(made: ReturnType<typeof parser.line>): void {
     for (const event of made) {
+      follow(event);
       sink.event(withProject(event, options.project));
     }
   }
@@ -24,6 +41,7 @@ export function createGoTestReader(
   return createLineReader(
     {
       line({ text, number, complete }) {
+        lastLine = number;
         const isEvent = text.trimStart().startsWith("{") && isJson(text);
         events += isEvent ? 1 : 0;
         if (!complete && !isEvent && text.trimStart().startsWith("{")) {
@@ -36,6 +54,14 @@ export function createGoTestReader(
         if (events === 0) {
           sink.error("this is not what `go test -json` writes: no line is a JSON object", "line 1");
           return;
+        }
+        // What the parser says at the end may close packages of which the report does not tell the end.
+        const [unfinished] = open;
+        if (unfinished !== undefined && !sink.broken) {
+          sink.error(
+            `the report breaks off: the package ${unfinished} has not ended; what stands before was kept`,
+            `line ${lastLine}`,
+          );
         }
         take(parser.end());
       },
