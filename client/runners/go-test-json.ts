@@ -134,7 +134,7 @@ export function createGoTestParser(options: GoTestParserOptions = {}): OutputPar
     inside.tests.delete(test.name);
     if (status === TestStatus.PASSED) {
       inside.passed.add(test.name);
-    } else if (status !== TestStatus.SKIPPED) {
+    } else if (status === TestStatus.FAILED) {
       const around = test.name.slice(0, Math.max(0, test.name.lastIndexOf("/")));
       const parts = inside.failed.get(around) ?? [];
       inside.failed.set(around, parts);

@@ -1,0 +1,7 @@
+package unready
+
+import "testing"
+
+func init() { panic("no configuration") }
+
+func TestX(*testing.T) {}
