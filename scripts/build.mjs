@@ -15,7 +15,10 @@ const BUNDLES = {
   "server/dist/bundle/main.js": "server/main.ts",
 };
 const REPORTERS = Object.fromEntries(
-  ["vitest", "node-test"].map((name) => [`client/dist/reporters/${name}.js`, `client/reporters/${name}.ts`]),
+  ["vitest", "jest", "node-test"].map((name) => [
+    `client/dist/reporters/${name}.js`,
+    `client/reporters/${name}.ts`,
+  ]),
 );
 /** In the order in which they depend on each other. */
 const PACKAGES = ["framework", "client", "server"];

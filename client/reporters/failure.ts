@@ -47,7 +47,7 @@ export function textOf(value: unknown): string {
 }
 
 /** A value for people: as it is when it is text, else as JSON where it has one. */
-function describeValue(value: unknown): string {
+export function describeValue(value: unknown): string {
   if (value === undefined || value === null) {
     return value === null ? "null" : "";
   }

@@ -116,12 +116,15 @@ export class NodeTestTree {
 
   /** The same, when it has ended. */
   endedInOrder(data: NodeTestData): NodeTest {
-    const top = this.#stacks.get(fileOf(data))?.[data.nesting];
-    const test = top?.name === data.name && !top.ended ? top : this.inOrder(data);
-    const known = this.#numberedTest(data) ?? test;
-    known.completed = true;
-    this.#running.get(known.file)?.delete(known);
-    return known;
+    const stack = this.#stacks.get(fileOf(data));
+    const top = stack?.[data.nesting];
+    const test = this.#numberedTest(data) ?? (top?.name === data.name ? top : this.inOrder(data));
+    if (stack) {
+      stack.length = Math.min(stack.length, data.nesting);
+    }
+    test.completed = true;
+    this.#running.get(test.file)?.delete(test);
+    return test;
   }
 
   testsOf(file: string): readonly NodeTest[] {
