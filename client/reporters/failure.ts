@@ -14,12 +14,16 @@ export function failureOf(thrown: unknown): TestFailureInit {
   }
   const error = thrown as Readonly<Record<string, unknown>>;
   return {
-    message: textOf(error["message"]) || textOf(error["name"]) || "an error without a message",
+    message: textOf(error["message"]) || firstLine(error["stack"]) || "an error without a message",
     type: boundedName(typeof error["name"] === "string" ? error["name"] : "", 256),
     stack: textOf(stackOf(error)),
     ...("expected" in error && { expected: describeValue(error["expected"]) }),
     ...("actual" in error && { actual: describeValue(error["actual"]) }),
   };
+}
+
+function firstLine(stack: unknown): string {
+  return textOf(stack).split("\n", 1)[0] ?? "";
 }
 
 /** Where an error comes from, with what caused it, as Node prints errors. */
