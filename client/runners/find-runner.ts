@@ -1,9 +1,20 @@
 import { commandRunner } from "./command.ts";
 import { goTestRunner } from "./go-test.ts";
+import { jestRunner } from "./jest.ts";
+import { nodeTestRunner } from "./node-test.ts";
+import { pytestRunner } from "./pytest.ts";
 import type { Runner, RunnerKind } from "./runner.ts";
+import { vitestRunner } from "./vitest.ts";
 
 /** All runners; `command`, which takes everything, is the last. */
-export const runners: readonly Runner[] = [goTestRunner, commandRunner];
+export const runners: readonly Runner[] = [
+  vitestRunner,
+  jestRunner,
+  nodeTestRunner,
+  pytestRunner,
+  goTestRunner,
+  commandRunner,
+];
 
 export function runnerOf(kind: RunnerKind): Runner {
   return runners.find((runner) => runner.kind === kind) ?? commandRunner;

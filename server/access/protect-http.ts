@@ -3,10 +3,10 @@ import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { type HttpHandler, type Role, sendJson } from "@toolplane/framework";
 import type { Access } from "./access.ts";
 
-/** Asks for credentials before a handler of plain HTTP answers at `path`. */
+/** Asks for credentials before a handler of plain HTTP answers at the paths that it guards. */
 export function protectHttp(
   handler: HttpHandler,
-  path: string,
+  guards: (path: string) => boolean,
   role: Role,
   { required, check }: Pick<Access, "required" | "check">,
 ): HttpHandler {
@@ -14,7 +14,8 @@ export function protectHttp(
     return handler;
   }
   return async (request, response) => {
-    if ((request.url ?? "").split("?", 1)[0] === path) {
+    const path = (request.url ?? "").split("?", 1)[0] ?? "";
+    if (guards(path)) {
       try {
         await check(request.headers.authorization, role, path);
       } catch (error) {

@@ -1,11 +1,22 @@
 import { Code } from "@connectrpc/connect";
-import { DomainError, notFound } from "@toolplane/framework";
+import { DomainError, includesRole, notFound, type Principal } from "@toolplane/framework";
 
 /** What the reason `TEST_RUN_NOT_FOUND` is made of. */
 const RESOURCE = "test run";
 
 export function unknownRun(id: string): DomainError {
   return notFound(RESOURCE, id, "it may have been deleted because of its age; list the runs that there are");
+}
+
+/** Refuses a change to a run by others than whoever made it and operators. */
+export function refuseStranger(
+  { id, createdBy }: { readonly id: string; readonly createdBy: string },
+  principal: Principal,
+): void {
+  const isTheirs = createdBy === "anonymous" || createdBy === principal.id;
+  if (!isTheirs && !includesRole(principal.role, "operator")) {
+    throw notYours(id, createdBy);
+  }
 }
 
 /** Something was to be added to a run that has ended. */
@@ -66,7 +77,7 @@ export function runBusy(id: string): DomainError {
   });
 }
 
-export function notYours(id: string, createdBy: string): DomainError {
+function notYours(id: string, createdBy: string): DomainError {
   return new DomainError({
     code: Code.PermissionDenied,
     reason: "NOT_YOUR_TEST_RUN",

@@ -2,14 +2,7 @@ import { createHash } from "node:crypto";
 import { create, type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, type ConnectRouter, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import {
-  type Clock,
-  DomainError,
-  includesRole,
-  invalidArgument,
-  type Principal,
-  principalOf,
-} from "@toolplane/framework";
+import { type Clock, DomainError, invalidArgument, principalOf } from "@toolplane/framework";
 import {
   type Project,
   ProjectSchema,
@@ -30,7 +23,7 @@ import { invalidPageToken, pageTokens } from "../page-token.ts";
 import { eventsOf, packEvents, withoutOutput } from "./event-bytes.ts";
 import { DEFAULT_SILENCE_MS } from "./new-run.ts";
 import type { ProjectRuns, ResultPosition, TestRunQueries } from "./queries.ts";
-import { notYours } from "./refusals.ts";
+import { refuseStranger } from "./refusals.ts";
 import type { RunIdentity } from "./run-writer.ts";
 import type { Runs } from "./runs.ts";
 import type { RunNews, RunWatchers } from "./watch.ts";
@@ -215,13 +208,6 @@ export function testRunRoutes(options: TestRunRoutesOptions): (router: ConnectRo
 /** Tells requests apart that have the same id. */
 export function fingerprintOf<Desc extends DescMessage>(schema: Desc, request: MessageShape<Desc>): string {
   return createHash("sha256").update(toBinary(schema, request)).digest("base64url");
-}
-
-function refuseStranger({ id, createdBy }: RunIdentity, principal: Principal): void {
-  const isTheirs = createdBy === "anonymous" || createdBy === principal.id;
-  if (!isTheirs && !includesRole(principal.role, "operator")) {
-    throw notYours(id, createdBy);
-  }
 }
 
 function notReported(runId: string): DomainError {

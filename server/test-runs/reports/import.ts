@@ -4,7 +4,7 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { createValidator } from "@bufbuild/protovalidate";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { isReadable, parseReport, type ReportOutcome } from "@toolplane/client/formats";
-import { includesRole, invalidArgument, type Principal, principalOf, wordRule } from "@toolplane/framework";
+import { invalidArgument, type Principal, principalOf, wordRule } from "@toolplane/framework";
 import {
   type Problem,
   ProblemSchema,
@@ -18,7 +18,7 @@ import {
   type ImportTestResultsRequest,
   type TestRunService,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
-import { notYours } from "../refusals.ts";
+import { refuseStranger } from "../refusals.ts";
 import type { NewRun, Runs } from "../runs.ts";
 import { fingerprintOf } from "../service.ts";
 import { type ReportBytes, reportBytes } from "./report-bytes.ts";
@@ -75,7 +75,7 @@ export function createImporter({ runs, maxImportBytes }: ImporterOptions): Impor
     const principal = principalOf(context.values);
     if (header.runId !== "") {
       const { createdBy } = await runs.identify(header.runId);
-      refuseStranger(header.runId, createdBy, principal);
+      refuseStranger({ id: header.runId, createdBy }, principal);
       return coverageTarget(runs, header.runId);
     }
     return newRunTarget(runs, newRunOf(checkRun(header.run), principal));
@@ -181,11 +181,4 @@ function newRunOf(request: CreateTestRunRequest, principal: Principal): NewRun {
       },
     }),
   };
-}
-
-function refuseStranger(runId: string, createdBy: string, principal: Principal): void {
-  const isTheirs = createdBy === "anonymous" || createdBy === principal.id;
-  if (!isTheirs && !includesRole(principal.role, "operator")) {
-    throw notYours(runId, createdBy);
-  }
 }
