@@ -29,6 +29,7 @@ const suites: Record<string, () => Promise<{ run(): Promise<BenchRow[]> }>> = {
   faults: () => import("./faults.ts"),
   comparison: () => import("./comparison.ts"),
   "event-log": () => import("./event-log.ts"),
+  "test-runs": () => import("./test-runs.ts"),
 };
 
 const chosen = process.argv.slice(2);
