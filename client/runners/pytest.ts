@@ -1,13 +1,17 @@
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { copyFile, mkdir, writeFile } from "node:fs/promises";
-import { basename, delimiter, join } from "node:path";
+import { basename, delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { type Runner, RunnerError, type RunnerPlan } from "./runner.ts";
 import { SPOOL_VARIABLE } from "./spool.ts";
 
-/** The plug-in stands in the same place beside the sources and beside what is built of them. */
-const PLUGIN = fileURLToPath(new URL("../reporters/pytest/toolplane_pytest.py", import.meta.url));
+const PLUGIN = "toolplane_pytest.py";
+/** Where the plug-in is, seen from one of the folders above this module: it is published as it is, and not built. */
+const PLACES = ["", "client", "node_modules/@toolplane/client"].map((place) =>
+  join(place, "reporters", "pytest"),
+);
 
 /** How long pytest may take to list its plug-ins, in milliseconds. */
 const PLUGINS_TIMEOUT_MS = 30_000;
@@ -32,7 +36,7 @@ export const pytestRunner: Runner = {
     const pluginFolder = join(plan.workFolder, "pytest-plugin");
     // A copy, because Python writes what it has compiled beside its sources.
     await mkdir(pluginFolder, { recursive: true });
-    await copyFile(PLUGIN, join(pluginFolder, basename(PLUGIN)));
+    await copyFile(pluginFile(), join(pluginFolder, PLUGIN));
     return {
       argv: [
         ...start,
@@ -45,6 +49,8 @@ export const pytestRunner: Runner = {
         [SPOOL_VARIABLE]: plan.spoolFile,
         TOOLPLANE_PYTEST_ROOT: plan.directory,
         PYTHONPATH: [pluginFolder, process.env["PYTHONPATH"]].filter(Boolean).join(delimiter),
+        // Besides the report, coverage keeps a file of its own, by default in the project.
+        ...(plan.coverage && { COVERAGE_FILE: join(plan.workFolder, "coverage.data") }),
         ...(await writeSelection(plan)),
       },
       reports: [],
@@ -54,6 +60,22 @@ export const pytestRunner: Runner = {
     };
   },
 };
+
+/** This module may be a source, compiled, or part of the bundle of the command line or of the server. */
+function pluginFile(): string {
+  for (let folder = dirname(fileURLToPath(import.meta.url)); ; folder = dirname(folder)) {
+    const file = PLACES.map((place) => join(folder, place, PLUGIN)).find((path) => existsSync(path));
+    if (file !== undefined) {
+      return file;
+    }
+    if (folder === dirname(folder)) {
+      throw new RunnerError(
+        "command",
+        "the plug-in for pytest is missing from this installation of Toolplane",
+      );
+    }
+  }
+}
 
 /** The place of the word after which pytest's own arguments begin, as in `python3 -m pytest`. */
 function pytestWord(command: readonly string[]): number | undefined {

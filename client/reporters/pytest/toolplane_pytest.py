@@ -7,6 +7,7 @@ Reporting has no say in the outcome: whatever goes wrong with it is a line on st
 Needs pytest 7 or newer and nothing else.
 """
 
+import ast
 import hashlib
 import json
 import os
@@ -156,15 +157,12 @@ class _Names:
             test["parameters"] = _name(parameters, MAX_NAME)
         return test
 
-    def subtest(self, node_id, context, occurrence):
+    def subtest(self, report):
         """The identity of a part of a test that reports for itself: its test is the last suite."""
-        test = self.identity(node_id)
+        test = self.identity(report.nodeid)
         suites = test.get("suitePath", [])[: MAX_SUITES - 1]
-        parameters = ", ".join(
-            "{}={}".format(key, value if isinstance(value, str) else repr(value))
-            for key, value in (getattr(context, "kwargs", None) or {}).items()
-        )
-        message = getattr(context, "msg", None)
+        parameters = ", ".join("{}={}".format(key, value) for key, value in _subtest_values(report))
+        message = report.context.msg
         part = {
             "framework": "pytest",
             "file": test["file"],
@@ -173,9 +171,22 @@ class _Names:
         }
         if parameters:
             part["parameters"] = _name(parameters, MAX_NAME)
-        if occurrence:
-            part["occurrence"] = occurrence
         return part
+
+
+def _subtest_values(report):
+    """The values of a subtest as Python writes them."""
+    for key, value in (report.context.kwargs or {}).items():
+        if type(report.context).__name__ != "SubtestContext":
+            # The plug-in for pytest before version 9 has the values themselves.
+            value = repr(value)
+        elif hasattr(report, "node"):
+            # pytest writes them, and writes what comes from a worker of pytest-xdist again.
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                pass
+        yield key, value
 
 
 def _label(test):
@@ -539,7 +550,7 @@ class _Reporter:
             result["properties"] = {_text(key, 256): _text(value, 4096) for key, value in properties[:MAX_PROPERTIES]}
 
     def _end_subtest(self, attempt, report):
-        part = self._names.subtest(report.nodeid, report.context, 0)
+        part = self._names.subtest(report)
         key = json.dumps(part)
         occurrence = attempt.subtests.get(key, 0)
         attempt.subtests[key] = occurrence + 1

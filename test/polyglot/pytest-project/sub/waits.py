@@ -1,6 +1,9 @@
 """Not collected unless asked for: one test waits until somebody ends it."""
 
+import os
 import time
+
+print("pid", os.getpid(), flush=True)
 
 
 def test_before():
