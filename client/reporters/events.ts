@@ -13,6 +13,9 @@ const MAX_TESTS = 5_000;
 const MAX_TEXT = 65_536;
 const MAX_SUITES = 64;
 
+/** Stands for the name of a test that has none, because an identity needs one. */
+export const UNNAMED = "(unnamed)";
+
 type Kind = NonNullable<TestEventInit["kind"]>;
 
 /** An event of this moment. */
@@ -38,8 +41,7 @@ export function identityOf(test: {
     framework: test.framework,
     file: boundedName(test.file, 1_024),
     suitePath: suites.map((suite) => boundedName(suite, 1_024)),
-    // A test may be named by nothing, and an identity may not.
-    name: boundedName(test.name === "" ? "(unnamed)" : test.name, 4_096),
+    name: boundedName(test.name || UNNAMED, 4_096),
     variant: boundedName(test.variant ?? "", 256),
   };
 }

@@ -79,7 +79,7 @@ class ToolplaneReporter {
   onTestCaseStart(test: JestTest, start: JestCaseStart): void {
     const file = this.#files.get(keyOf(test));
     // A test of this name that failed may be tried again, or another one of its name begins: the result will tell.
-    if (!file || testsLike(file, start).some(({ status }) => status === TestStatus.FAILED)) {
+    if (!file || testsLike(file, start).some(hasFailed)) {
       return;
     }
     const known = this.#add(file, start);
@@ -110,7 +110,7 @@ class ToolplaneReporter {
       const similar = testsLike(file, result);
       const again = (result.invocations ?? 1) - 1;
       const known =
-        (again > 0 ? similar.find(({ attempts }) => attempts.length === again) : undefined) ??
+        similar.find((one) => again > 0 && one.attempts.length === again && hasFailed(one)) ??
         similar.find(({ status }) => status === undefined) ??
         this.#add(file, result);
       const before = known.attempts.at(-1);
@@ -219,6 +219,11 @@ class ToolplaneReporter {
 
 // Versions of Node that let modules be required would hand Jest all exports in place of the class.
 export { ToolplaneReporter as default, ToolplaneReporter as "module.exports" };
+
+/** Only such tests are tried again. */
+function hasFailed({ status }: KnownTest): boolean {
+  return status === TestStatus.FAILED || status === TestStatus.UNEXPECTED_PASS;
+}
 
 function keyOf(test: JestTest): string {
   const { displayName } = test.context.config;

@@ -1,6 +1,7 @@
 import { realpathSync, statSync } from "node:fs";
 import { join, sep } from "node:path";
 import type { TestIdentity } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
+import { UNNAMED } from "../reporters/events.ts";
 import { RunnerError, type RunnerPlan } from "./runner.ts";
 
 /** The longest argument that Linux takes is 128 KiB, in bytes. */
@@ -71,7 +72,9 @@ function placeOf(root: string, file: string) {
 
 /** Matches the full names of these tests and no other; empty where that takes too long a pattern. */
 function patternOf(tests: readonly TestIdentity[]): string {
-  const names = tests.map(({ suitePath, name }) => [...suitePath, name].map(escaped).join(BETWEEN));
+  const names = tests.map(({ suitePath, name }) =>
+    [...suitePath.map(escaped), name === UNNAMED ? `(?:${escaped(name)})?` : escaped(name)].join(BETWEEN),
+  );
   const pattern = `^(?:${[...new Set(names)].join("|")})$`;
   return Buffer.byteLength(pattern) > MAX_PATTERN_BYTES ? "" : pattern;
 }

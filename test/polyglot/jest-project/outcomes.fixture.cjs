@@ -1,4 +1,4 @@
-const { afterAll, describe, expect, it, jest: settings, test } = require("@jest/globals");
+const { afterAll, describe, expect, it, test } = require("@jest/globals");
 
 test("passes", () => {});
 test("fails", () => {
@@ -40,18 +40,6 @@ describe("at once", () => {
   }
   it.concurrent("d", async () => {
     throw new Error("one of many");
-  });
-});
-
-describe("that is tried again", () => {
-  settings.retryTimes(2);
-  let tries = 0;
-  it("passes at last", () => {
-    tries++;
-    expect(tries).toBe(3);
-  });
-  it("fails however often", () => {
-    expect(1).toBe(2);
   });
 });
 
