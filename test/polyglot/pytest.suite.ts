@@ -322,7 +322,9 @@ export function testPytest(): void {
 
     it("uploads its events in order, once, whatever befalls the connection", async () => {
       await using server = await startReportServer();
-      server.faults.push("lost-before", "lost-after", "unavailable", "restart", "lost-after", "lost-after");
+      // The first three befall the creation of the run.
+      server.faults.push("lost-before", "lost-after", "none");
+      server.faults.push("unavailable", "lost-after", "restart", "lost-before", "none", "lost-after");
       const { code, stderr } = await alone(server, "test_outcomes.py");
       expect({ code, stderr }).toEqual({ code: 1, stderr: "" });
       const [reported, ...others] = server.runs.values();
@@ -348,6 +350,14 @@ export function testPytest(): void {
       const { results } = await runTests(pytestRunner, command("test_outcomes.py"), PROJECT);
       expect(resultsOf(reported?.events ?? []).size).toBe(results.size - 1);
       expect(reported?.events.some(({ kind }) => kind.case === "problem")).toBe(true);
+    });
+
+    it("does not wait for a server that is not there", async () => {
+      await using server = await startReportServer();
+      await server.stop();
+      const { code, stderr } = await alone(server, "sub/test_attempts.py", "--reruns=2");
+      expect(code).toBe(0);
+      expect(stderr).toContain("is not complete: the server cannot be reached");
     });
 
     it("keeps pytest's exit code, and says what is missing, when it is refused", async () => {

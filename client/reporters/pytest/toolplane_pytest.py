@@ -665,6 +665,8 @@ class _Upload:
     REQUEST_SECONDS = 10.0
     # How long pytest waits at its end for what is not uploaded yet.
     FLUSH_SECONDS = 30.0
+    # The same where the server has not answered once: it is likely not there.
+    UNREACHED_SECONDS = 5.0
     BACKOFF_SECONDS = (0.1, 5.0)
 
     RETRYABLE = {"unavailable", "deadline_exceeded", "aborted", "resource_exhausted"}
@@ -689,6 +691,7 @@ class _Upload:
         self._stopped = threading.Event()
         self._pid = os.getpid()
         self._outcome = "nothing was uploaded in time"
+        self._reached = threading.Event()
         # The batch that is on its way, and how many events the server has. Only the thread touches them.
         self._sent = 0
         self._limit = self.MAX_BATCH_EVENTS
@@ -726,7 +729,11 @@ class _Upload:
                 self._finish["reason"] = "TEST_RUN_END_REASON_RUNNER_ERROR"
                 self._finish["message"] = _EXIT_MESSAGES.get(exit_code, "pytest ended before its session did")
             self._changed.notify()
-        self._thread.join(self.FLUSH_SECONDS)
+        deadline = time.monotonic() + self.FLUSH_SECONDS
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(self.UNREACHED_SECONDS)
+            if not self._reached.is_set():
+                break
         self._stopped.set()
         if self._outcome:
             _warn("the test run at {} is not complete: {}".format(self._url.split("/toolplane.")[0], self._outcome))
@@ -818,8 +825,10 @@ class _Upload:
         request = urllib.request.Request(self._url + method, data=body, headers=headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=self.REQUEST_SECONDS) as response:
+                self._reached.set()
                 return json.loads(response.read(4 * 1024 * 1024).decode("utf-8"))
         except urllib.error.HTTPError as error:
+            self._reached.set()
             raise _refusal(error)
 
 
