@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { shortRunId } from "../../reporting/run-id.ts";
 import type { Shell } from "../commands/completion.ts";
 import { type Candidate, type Completion, complete } from "../completion/candidates.ts";
 import { completionScript } from "../completion/scripts.ts";
@@ -81,7 +82,7 @@ async function namesFromServer(context: Context, completion: Completion): Promis
           [
             { value: "latest", description: "the newest run" },
             ...runs.map(({ id, project, context }) => ({
-              value: id,
+              value: completion.prefix.length > shortRunId(id).length ? id : shortRunId(id),
               description: [project, context?.branch ?? ""].join(" ").trim(),
             })),
           ],

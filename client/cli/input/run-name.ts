@@ -1,6 +1,7 @@
 import { type Client, Code, ConnectError } from "@connectrpc/connect";
 import { type TestRun, TestRunState } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import type { TestRunService } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
+import { isRunIdPrefix } from "../../reporting/run-id.ts";
 import { UsageError } from "../usage-error.ts";
 
 /** How people name a run: by its id, or as one of the latest of a project or branch. */
@@ -16,7 +17,7 @@ export type RunName =
       readonly back: number;
     };
 
-/** Reads an id, `latest`, `latest~1`, `project@branch` or `project@branch~1`. */
+/** Reads an id or its beginning, `latest`, `latest~1`, `project@branch` or `project@branch~1`. */
 export function parseRunName(text: string, project: string | undefined): RunName {
   const [, name = text, back = "0"] = /^(.+?)~(\d{1,3})$/.exec(text) ?? [];
   if (name === "latest") return { kind: "latest", project, branch: undefined, back: Number(back) };
@@ -47,6 +48,33 @@ export interface FindRunOptions {
   readonly signal: AbortSignal;
 }
 
+/** Among how many of the newest runs one is found by the beginning of its id. */
+const PAGE_SIZE = 1000;
+const MAX_PAGES = 5;
+
+/** The id of the one run whose id begins so. */
+async function completeId(
+  tests: Client<typeof TestRunService>,
+  prefix: string,
+  signal: AbortSignal,
+): Promise<string> {
+  let pageToken = "";
+  for (let page = 0; page < MAX_PAGES; page++) {
+    const { runs, nextPageToken } = await tests.listTestRuns({ pageSize: PAGE_SIZE, pageToken }, { signal });
+    const [first, second] = runs.filter(({ id }) => id.startsWith(prefix));
+    if (first !== undefined && second !== undefined) {
+      throw new UsageError(`"${prefix}" is the beginning of several runs: ${first.id}, ${second.id}`);
+    }
+    if (first !== undefined) return first.id;
+    if (nextPageToken === "") break;
+    pageToken = nextPageToken;
+  }
+  throw new ConnectError(
+    `no test run has an id that begins with "${prefix}"; list runs: toolplane test list`,
+    Code.NotFound,
+  );
+}
+
 /** The id of the run that a name means. */
 export async function findRun(
   tests: Client<typeof TestRunService>,
@@ -54,7 +82,7 @@ export async function findRun(
   { project, states = [], signal }: FindRunOptions,
 ): Promise<string> {
   const name = parseRunName(text, project);
-  if (name.kind === "id") return name.id;
+  if (name.kind === "id") return isRunIdPrefix(name.id) ? await completeId(tests, name.id, signal) : name.id;
   const filter = { project: name.project ?? "", branch: name.branch ?? "", states: [...states] };
   const { runs } = await tests.listTestRuns({ filter, pageSize: name.back + 1 }, { signal });
   const run: TestRun | undefined = runs[name.back];

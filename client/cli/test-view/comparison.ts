@@ -10,6 +10,7 @@ import {
 import type { TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import type { Colors } from "picocolors/types.js";
 import { comparisonRows, type RowTone } from "../../comparison/rows.ts";
+import { shortRunId } from "../../reporting/run-id.ts";
 import { type Cell, renderColumns } from "../output/columns.ts";
 import { section } from "../output/facts.ts";
 import { count, durationMs, formatMs } from "../output/format.ts";
@@ -55,7 +56,7 @@ function sideText(runs: readonly TestRun[]): string {
   if (first === undefined) return "no runs";
   const commit = first.context?.commit.slice(0, 10) ?? "";
   const of = [first.project, first.context?.branch ?? "", commit].filter((part) => part !== "").join(" ");
-  const ids = runs.length > 3 ? count(runs.length, "run") : runs.map(({ id }) => id).join(", ");
+  const ids = runs.length > 3 ? count(runs.length, "run") : runs.map(({ id }) => shortRunId(id)).join(", ");
   return oneLine(`${of}  ${ids}`);
 }
 

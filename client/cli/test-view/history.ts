@@ -4,7 +4,9 @@ import type {
   ProjectHistory,
   TestHistory,
 } from "@toolplane/gen/toolplane/testing/v1/history_pb.js";
-import { renderColumns } from "../output/columns.ts";
+import type { Colors } from "picocolors/types.js";
+import { shortRunId } from "../../reporting/run-id.ts";
+import { type Cell, renderColumns } from "../output/columns.ts";
 import { renderFacts, section } from "../output/facts.ts";
 import { durationMs, formatAge, formatDuration, formatShare } from "../output/format.ts";
 import { formatMinute } from "../output/keys.ts";
@@ -70,7 +72,7 @@ function renderChangePoints({ paint }: Terminal, points: readonly ChangePoint[])
     const change = `${formatDuration(point.before)} → ${formatDuration(point.after)}`;
     const percent = point.percent === undefined ? "" : ` (${signed(Math.round(point.percent))} %)`;
     const commit = point.commit === "" ? "" : `, commit ${oneLine(point.commit.slice(0, 10))}`;
-    return `  ${change}${percent} from run ${oneLine(point.runId)} on${commit}`;
+    return `  ${change}${percent} from run ${oneLine(shortRunId(point.runId))} on${commit}`;
   });
   return section(paint, "Durations changed", lines.join("\n"));
 }
@@ -92,7 +94,7 @@ function renderEntries(terminal: Terminal, entries: TestHistory["entries"]): str
       testStatus(entry.status, paint),
       formatDuration(entry.duration),
       entry.attempts > 1 ? String(entry.attempts) : "",
-      entry.excluded ? { text: `${entry.runId} (not counted)`, style: paint.dim } : entry.runId,
+      notCounted(entry, paint),
       entry.commit.slice(0, 10),
       entry.branch,
       formatAge(entry.time, io.now()),
@@ -114,9 +116,10 @@ export function renderProjectHistory(terminal: Terminal, history: ProjectHistory
   return [
     paint.bold(oneLine(history.project)),
     facts,
-    ...history.verdicts
-      .filter(({ explanation }) => explanation !== "")
-      .map(({ explanation }) => `  ${paint.dim(oneLine(explanation))}`),
+    // Two verdicts may have one reason.
+    ...[...new Set(history.verdicts.map(({ explanation }) => explanation))]
+      .filter((explanation) => explanation !== "")
+      .map((explanation) => `  ${paint.dim(oneLine(explanation))}`),
     ...renderFlakyTests(terminal, history.flakyTests),
     ...renderChangePoints(terminal, history.changePoints),
     ...section(paint, "Runs", renderPoints(terminal, history.points.slice(0, MAX_ROWS))),
@@ -170,7 +173,7 @@ function renderPoints(terminal: Terminal, points: ProjectHistory["points"]): str
       formatShare(point.passRate),
       formatDuration(point.testTime),
       point.lineCoverage === undefined ? "" : formatShare(point.lineCoverage / 100),
-      point.excluded ? { text: `${point.runId} (not counted)`, style: paint.dim } : point.runId,
+      notCounted(point, paint),
       point.commit.slice(0, 10),
       formatAge(point.time, io.now()),
     ]),
@@ -180,4 +183,12 @@ function renderPoints(terminal: Terminal, points: ProjectHistory["points"]): str
 
 export function signed(value: number): string {
   return value > 0 ? `+${value}` : String(value);
+}
+
+function notCounted(
+  { runId, excluded }: { readonly runId: string; readonly excluded: boolean },
+  paint: Colors,
+): Cell {
+  const id = shortRunId(runId);
+  return excluded ? { text: `${id} (not counted)`, style: paint.dim } : id;
 }

@@ -23,6 +23,8 @@ export interface LiveRun {
   /** How long the run takes so far, and when that was told, in milliseconds. */
   elapsed: { readonly ms: number; readonly at: number } | undefined;
   isCaughtUp: boolean;
+  /** Set once the run was asked to stop from here. */
+  isCancelling: boolean;
   /** Set while the connection is lost. */
   interruption: Interruption | undefined;
 }
@@ -43,6 +45,7 @@ export function createLiveRun(): LiveRun {
     runningCount: 0,
     elapsed: undefined,
     isCaughtUp: false,
+    isCancelling: false,
     interruption: undefined,
   };
 }

@@ -25,11 +25,14 @@ export function renderLive(terminal: Terminal, live: LiveRun): string {
   ].join("\n");
 }
 
-function titleLine({ paint }: Terminal, { run, interruption }: LiveRun, width: number): string {
+function titleLine({ paint }: Terminal, { run, interruption, isCancelling }: LiveRun, width: number): string {
   if (interruption !== undefined) {
     const why =
       interruption.error === undefined ? "the server ended the stream" : interruption.error.rawMessage;
     return paint.red(truncate(`✗ connection lost (${oneLine(why)}); attempt ${interruption.attempt}`, width));
+  }
+  if (isCancelling && run?.end === undefined) {
+    return paint.magenta(truncate("■ cancelling the run; Ctrl-C again leaves it", width));
   }
   if (run === undefined) return paint.dim("○ connecting");
   const state = testRunState(run.state, paint);

@@ -1,6 +1,7 @@
 import { type TestIdentity, TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import {
   type TestCounts,
+  type TestRun,
   TestRunEndReason,
   TestRunState,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
@@ -26,6 +27,15 @@ export function testRunState(state: TestRunState, paint: Colors): Exclude<Cell, 
     case TestRunState.UNSPECIFIED:
       return { text: "? unknown", style: paint.dim };
   }
+}
+
+/** The state of a run; one that passed because there was nothing to run has not shown anything. */
+export function runVerdict(run: TestRun, paint: Colors): Exclude<Cell, string> {
+  return isEmptyPass(run) ? { text: "▲ no tests", style: paint.yellow } : testRunState(run.state, paint);
+}
+
+export function isEmptyPass({ state, counts }: TestRun): boolean {
+  return state === TestRunState.PASSED && (counts?.total ?? 0) === 0;
 }
 
 export function testStatus(status: TestStatus, paint: Colors): Exclude<Cell, string> {

@@ -2,17 +2,19 @@ import type { TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js
 import { count, formatDuration, formatShare } from "../output/format.ts";
 import { oneLine } from "../output/text-width.ts";
 import type { Terminal } from "../terminal.ts";
-import { countParts, endReason, testRunState, testTitle } from "./states.ts";
+import { countParts, endReason, isEmptyPass, runVerdict, testTitle } from "./states.ts";
 
 /** How many of the tests that were running when the runner ended are named. */
 const MAX_NAMED = 10;
 
 /** How a run ended, in a few lines. */
 export function renderSummary({ paint }: Terminal, run: TestRun): string[] {
-  const state = testRunState(run.state, paint);
+  const state = runVerdict(run, paint);
   const counts = countParts(run.counts, paint).map(({ text, style }) => style(text));
   const time = run.duration === undefined ? [] : [`in ${formatDuration(run.duration)}`];
-  const total = count(run.counts?.total ?? 0, "test");
+  const total = isEmptyPass(run)
+    ? "nothing ran that is known as a test"
+    : count(run.counts?.total ?? 0, "test");
   return [
     [`${state.style(state.text)}  ${total}`, ...(counts.length > 0 ? [counts.join(", ")] : []), ...time].join(
       "  ",
@@ -31,7 +33,9 @@ function whyNoVerdict({ end }: TestRun): string[] {
     ...(end.signal === "" ? [] : [`by ${end.signal}`]),
     ...(end.exitCode === undefined || end.exitCode === 0 ? [] : [`with exit code ${end.exitCode}`]),
   ].join(" ");
-  const text = [reason, end.message].filter((part) => part !== "").join(": ");
+  // The server says a reason again where nobody gave another message.
+  const message = end.message.toLowerCase() === reason.toLowerCase() ? "" : end.message;
+  const text = [reason, message].filter((part) => part !== "").join(": ");
   return [
     ...(text === "" ? [] : [`  ${oneLine(text)}${how === "" ? "" : ` (${oneLine(how)})`}`]),
     ...(end.infrastructureFailure

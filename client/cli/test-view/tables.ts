@@ -1,10 +1,11 @@
 import type { FileCoverage, TestResult } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import type { Project, TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import type { Colors } from "picocolors/types.js";
+import { shortRunId } from "../../reporting/run-id.ts";
 import { type Cell, renderColumns } from "../output/columns.ts";
 import { formatAge, formatDuration, formatShare } from "../output/format.ts";
 import type { Terminal } from "../terminal.ts";
-import { endedTests, testRunState, testStatus, testTitle } from "./states.ts";
+import { endedTests, runVerdict, testStatus, testTitle } from "./states.ts";
 
 /** A table of runs, one a line. */
 export function renderRuns(terminal: Terminal, runs: readonly TestRun[]): string {
@@ -23,10 +24,10 @@ export function renderRuns(terminal: Terminal, runs: readonly TestRun[]): string
       { title: "STARTED" },
     ],
     runs.map((run) => [
-      run.id,
+      shortRunId(run.id),
       { text: run.project, style: paint.bold },
       run.environment,
-      testRunState(run.state, paint),
+      runVerdict(run, paint),
       endedTests(run.counts).toLocaleString("en"),
       failedCell(run, paint),
       formatDuration(run.duration),
@@ -85,7 +86,7 @@ export function renderProjects(terminal: Terminal, projects: readonly Project[])
       project.runner,
       project.environments.join(", "),
       project.runCount.toLocaleString("en"),
-      project.latestRun === undefined ? "" : testRunState(project.latestRun.state, paint),
+      project.latestRun === undefined ? "" : runVerdict(project.latestRun, paint),
       project.latestRun === undefined ? "" : formatAge(project.latestRun.createTime, io.now()),
       project.description,
     ]),

@@ -63,6 +63,13 @@ function aLiveRun() {
 }
 
 describe("a live run", () => {
+  it("says that it is being cancelled, until it has ended", () => {
+    const live = { ...aLiveRun(), isCancelling: true };
+    expect(renderLive(terminalOf(80), live).split("\n")[0]).toBe(
+      "■ cancelling the run; Ctrl-C again leaves it",
+    );
+  });
+
   it("is a bar, counts, and what runs now", () => {
     expect(renderLive(terminalOf(80), aLiveRun())).toBe(
       [

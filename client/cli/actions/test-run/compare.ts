@@ -54,7 +54,8 @@ async function projectOf(
   for (const name of names) if (name.kind === "latest" && name.project !== undefined) return name.project;
   const id = names.find((name) => name.kind === "id")?.id;
   if (id === undefined) return undefined;
-  const { run } = await tests.getTestRun({ runId: id }, { signal });
+  const runId = await findRun(tests, id, { signal });
+  const { run } = await tests.getTestRun({ runId }, { signal });
   return run?.project;
 }
 

@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import type { CoverageTotals } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { GetTestCoverageResponseSchema } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
+import { shortRunId } from "../../../reporting/run-id.ts";
 import type { TestCoverageOptions } from "../../commands/test.ts";
 import type { Context } from "../../context.ts";
 import { parseLimit } from "../../input/limit.ts";
@@ -32,7 +33,9 @@ export async function showCoverage(
   }
   if (files.length === 0) {
     return void (await context.note(
-      filePrefix === "" ? `Run ${runId} has no coverage.` : "No file with coverage begins so.",
+      filePrefix === ""
+        ? `Run ${shortRunId(runId)} has no coverage. Measure it with --coverage of test run or test report, or bring it: toolplane test import <file> --run ${shortRunId(runId)}`
+        : "No file with coverage begins so.",
     ));
   }
   await context.print(renderCoverage(context, files));

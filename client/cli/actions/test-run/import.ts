@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { open } from "node:fs/promises";
 import { basename } from "node:path";
 import type { Readable } from "node:stream";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
@@ -50,7 +50,9 @@ export async function importReports(
       root: options.root ?? "",
       ...(run && { run: importedRun(run, options) }),
     };
-    const content = file === "-" ? context.io.stdin : createReadStream(file, { highWaterMark: PIECE_BYTES });
+    // Opened before anything is sent: a file that is not there is no matter of the server's.
+    const content =
+      file === "-" ? context.io.stdin : (await open(file)).createReadStream({ highWaterMark: PIECE_BYTES });
     const response = await tests.importTestResults(messages(header, content), {
       signal,
       timeoutMs: context.timeoutMs ?? 0,

@@ -4,7 +4,7 @@ import { constants } from "node:os";
 import { create } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { TestEventSchema } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
-import { TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
+import { TestRunEndReason, TestRunState } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { describeOutcome } from "../../../reporting/outcome.ts";
 import { createSpoolSource } from "../../../reporting/spool-source.ts";
 import { createUploader, type UploadOutcome } from "../../../reporting/uploader.ts";
@@ -21,7 +21,7 @@ import type { TestReportOptions } from "../../commands/test-report.ts";
 import type { Context } from "../../context.ts";
 import { ExitCode } from "../../exit-code.ts";
 import { oneLine } from "../../output/text-width.ts";
-import { countParts } from "../../test-view/states.ts";
+import { countParts, runVerdict } from "../../test-view/states.ts";
 import { createReport, type KeptReport, keepEnd, removeReport } from "./kept-report.ts";
 import { toMadeRun } from "./made-run.ts";
 import { chooseRunner, plainRunner } from "./runners.ts";
@@ -62,7 +62,7 @@ export async function reportTests(
     reports: [...prepared.reports, ...(options.junit ?? [])],
     coverageFiles: [...prepared.coverageFiles, ...(options.coverageFile ?? [])],
   });
-  if (runner.kind === "command" && (options.junit ?? []).length === 0) {
+  if (runner.kind === "command" && (options.junit ?? []).length === 0 && end !== NOT_STARTED) {
     await context.note(
       context.paintErr.dim(
         "It is not known what this command runs, so there are no results. Name its runner with --runner, or the JUnit XML\n" +
@@ -154,8 +154,11 @@ async function tell(context: Context, report: KeptReport, outcome: UploadOutcome
   switch (outcome.kind) {
     case "finished": {
       const counts = countParts(outcome.run.counts, paintErr).map((part) => part.style(part.text));
-      const detail = counts.length === 0 ? "" : `: ${counts.join(", ")}`;
-      return await context.note(`${paintErr.green("✓")} ${text}${detail}`);
+      const verdict = runVerdict(outcome.run, paintErr);
+      const hasVerdict = counts.length > 0 && outcome.run.state !== TestRunState.ERROR;
+      const detail = [...(hasVerdict ? [] : [verdict.style(verdict.text.slice(2))]), ...counts].join(", ");
+      const sign = hasVerdict ? paintErr.green("✓") : paintErr.yellow("▲");
+      return await context.note(`${sign} ${text}: ${detail}`);
     }
     case "cancelled":
       return await context.note(paintErr.yellow(`■ ${text}`));

@@ -86,16 +86,28 @@ async function start(
   if (detach) return await printStarted(context, run);
   const leave = new AbortController();
   let timer: NodeJS.Timeout | undefined;
+  let cancelling: Promise<void> | undefined;
   const cancel = () => {
     // The run's end is told by the watch; if the server does not answer, the command ends all the same.
     timer = setTimeout(() => leave.abort(), CANCEL_TIMEOUT_MS);
-    void context.note(context.paintErr.yellow("Cancelling the run; Ctrl-C again leaves it"));
-    void cancelRun(context, toolplane, run.id);
+    // Where a bar is drawn, it says so.
+    if (context.json || context.io.stdout.isTTY !== true) {
+      void context.note(context.paintErr.yellow("Cancelling the run; Ctrl-C again leaves it"));
+    }
+    cancelling = cancelRun(context, toolplane, run.id, leave.signal);
   };
   context.io.signal.addEventListener("abort", cancel, { once: true });
   if (context.io.signal.aborted) cancel();
   try {
-    return await followRun(context, toolplane, run.id, { output: false, signal: leave.signal });
+    const cancelled = context.io.signal;
+    const code = await followRun(context, toolplane, run.id, {
+      output: false,
+      signal: leave.signal,
+      cancelled,
+    });
+    // The run may have ended before its cancellation is answered.
+    await cancelling;
+    return code;
   } finally {
     clearTimeout(timer);
     context.io.signal.removeEventListener("abort", cancel);
@@ -108,10 +120,16 @@ async function printStarted(context: Context, run: TestRun): Promise<undefined> 
   await context.print(run.id);
 }
 
-async function cancelRun(context: Context, toolplane: NodeToolplane, runId: string): Promise<void> {
+async function cancelRun(
+  context: Context,
+  toolplane: NodeToolplane,
+  runId: string,
+  signal: AbortSignal,
+): Promise<void> {
   try {
-    await toolplane.tests.cancelTestRun({ runId, message: "interrupted on the command line" });
+    await toolplane.tests.cancelTestRun({ runId, message: "interrupted on the command line" }, { signal });
   } catch (error) {
+    if (signal.aborted) return;
     const why = oneLine(ConnectError.from(error).rawMessage);
     await context.note(context.paintErr.red(`The run could not be cancelled: ${why}`));
   }

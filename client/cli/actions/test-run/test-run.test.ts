@@ -63,7 +63,16 @@ const crashed = aTestRun({
   },
 });
 const running = aTestRun({ id: "run-running" });
-const runs = [passed, failed, crashed, running];
+/** As the server names runs; nothing ran in it. */
+const empty = aTestRun({
+  ...ended,
+  id: "5093e212-2767-4b17-91dd-f96b6caae8e8",
+  state: TestRunState.PASSED,
+  counts: {},
+  end: { state: TestRunState.PASSED },
+});
+const sibling = { ...empty, id: "5093ffff-2767-4b17-91dd-f96b6caae8e8" };
+const runs = [passed, failed, crashed, running, empty, sibling];
 
 const failure = {
   test: { file: "cart.test.ts", suitePath: ["cart"], name: "adds" },
@@ -250,7 +259,7 @@ describe("test report", () => {
     ]);
     expect(code).toBe(3);
     expect(stdout).toBe("out\n");
-    expect(stderr).toMatch(/^err\n✓ reported as test run run-1/);
+    expect(stderr).toMatch(/^err\n▲ reported as test run run-1: /);
     expect(stderr).toContain("--junit");
     const reportedRun = server.runs.get("run-1");
     expect(reportedRun).toMatchObject({
@@ -333,6 +342,7 @@ describe("test report", () => {
     const { code, stderr } = await run(["test", "report", "--", "no-such-command-here"]);
     expect(code).toBe(127);
     expect(stderr).toContain("no-such-command-here");
+    expect(stderr).not.toContain("--junit");
   });
 });
 
@@ -478,6 +488,30 @@ describe("looking at runs", () => {
     });
   });
 
+  it("finds one by the beginning of its id, and shows no more of ids than that takes", async () => {
+    expect((await run(["test", "list"])).stdout).toMatch(/^5093e212 +shop/m);
+    expect((await run(["test", "show", "5093e2"])).stdout).toContain(`run ${empty.id}`);
+    expect((await run(["compare", "5093e212", "run-failed"])).code).toBe(ExitCode.failure);
+    expect(compared).toMatchObject([{ base: { runIds: [empty.id] } }]);
+  });
+
+  it("says when the beginning of an id is that of no run, or of several", async () => {
+    expect(await run(["test", "show", "0197b5"])).toMatchObject({
+      code: ExitCode.notFound,
+      stderr: expect.stringContaining("toolplane test list"),
+    });
+    expect(await run(["test", "show", "5093"])).toMatchObject({
+      code: ExitCode.usage,
+      stderr: expect.stringContaining(`${empty.id}, ${sibling.id}`),
+    });
+  });
+
+  it("does not call a run without tests passed", async () => {
+    expect((await run(["test", "list"])).stdout).toMatch(/^5093e212 .*▲ no tests/m);
+    const { stdout } = await run(["test", "show", empty.id]);
+    expect(stdout).toMatch(/^▲ no tests {2}nothing ran that is known as a test/);
+  });
+
   it("shows projects, coverage and history", async () => {
     expect((await run(["test", "projects"])).stdout).toMatch(/^shop +vitest +node, bun +0 +✗ failed/m);
     const coverage = (await run(["test", "coverage", "run-passed"])).stdout;
@@ -551,11 +585,13 @@ describe("test import", () => {
   it("names a file that is not there", async () => {
     const { code, stderr } = await run(["test", "import", join(folder, "none.xml"), "--project", "shop"]);
     expect(code).toBe(ExitCode.failure);
-    expect(stderr).toContain("none.xml");
+    expect(stderr).toMatch(/^✗ .*none\.xml'\n$/);
   });
 });
 
 it("completes runs and projects", async () => {
   expect((await run(["__complete", "test", "watch", "run-p"])).stdout).toBe("run-passed\tshop main\n");
+  expect((await run(["__complete", "test", "watch", "5093e"])).stdout).toBe("5093e212\tshop main\n");
+  expect((await run(["__complete", "test", "watch", "5093e212-2"])).stdout).toBe(`${empty.id}\tshop main\n`);
   expect((await run(["__complete", "test", "run", "s"])).stdout).toBe("shop\n");
 });

@@ -33,6 +33,8 @@ export interface FollowRunOptions {
   readonly output: boolean;
   /** Leaves the run to itself when aborted. */
   readonly signal: AbortSignal;
+  /** Aborted when the run was asked to stop. */
+  readonly cancelled?: AbortSignal;
 }
 
 /** Shows a run until it ends; returns what the command is to exit with. */
@@ -114,12 +116,15 @@ async function showLive(
   context: Context,
   toolplane: NodeToolplane,
   runId: string,
-  { output, signal }: FollowRunOptions,
+  { output, signal, cancelled }: FollowRunOptions,
 ): Promise<TestRun | undefined> {
   const live = createLiveRun();
   const text = createLineAssembler();
   const screen = createLogUpdate(context.io.stdout);
-  const draw = () => screen(renderLive(context, live));
+  const draw = () => {
+    live.isCancelling = cancelled?.aborted === true;
+    screen(renderLive(context, live));
+  };
   const timer = setInterval(draw, FRAME_MS);
   const onInterruption = (interruption: Interruption) => {
     live.interruption = interruption;
