@@ -230,6 +230,32 @@ describe("a private PostgreSQL", () => {
     await expect.poll(() => messages).toEqual(["after"]);
   });
 
+  it("is unavailable, and nothing worse, when it is killed again and again while it starts", async () => {
+    const database = await openPrivate();
+    const cluster = join(dataDir, "postgres");
+    const codes = new Set<unknown>();
+    const isUsable = () =>
+      database.ping().then(
+        () => true,
+        ({ init }) => {
+          codes.add(init?.code);
+          return false;
+        },
+      );
+    for (let kills = 0; kills < 5; kills++) {
+      const isRunning = async () => {
+        const file = await readPidFile(cluster);
+        return file !== undefined && (await isPostmasterOf(file.pid, cluster));
+      };
+      await expect.poll(isRunning, { interval: 1 }).toBe(true);
+      await killPostmaster();
+      await isUsable();
+    }
+    await expect.poll(isUsable, { interval: 1 }).toBe(true);
+    // Whoever is told anything else does not try again.
+    expect([...codes].filter((code) => code !== Code.Unavailable)).toEqual([]);
+  });
+
   it("is stopped cleanly even while it is being restarted", async () => {
     const database = await openPrivate();
     const pid = await killPostmaster();

@@ -247,6 +247,11 @@ class Server implements PrivatePostgres {
       }
       if (started.exited()) {
         this.#started = undefined;
+        const signal = started.signal();
+        if (signal !== null) {
+          // Nothing that is configured is to blame, so whoever asks is to try again.
+          throw databaseUnavailable(`the private PostgreSQL was ended by ${signal} while it started`);
+        }
         await this.#explainExit(started);
         return;
       }

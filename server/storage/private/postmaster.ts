@@ -76,6 +76,8 @@ export interface StartedPostmaster {
   /** Why it could not be started at all. */
   failure(): unknown;
   exited(): boolean;
+  /** What ended it, when that was a signal: somebody killed it, or it crashed. */
+  signal(): NodeJS.Signals | null;
 }
 
 export async function startPostmaster(options: PostmasterOptions): Promise<StartedPostmaster> {
@@ -99,6 +101,7 @@ export async function startPostmaster(options: PostmasterOptions): Promise<Start
       logOffset,
       failure: () => failure,
       exited: () => child.exitCode !== null || child.signalCode !== null,
+      signal: () => child.signalCode,
     };
   } finally {
     await log.close();
