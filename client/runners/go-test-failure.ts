@@ -10,6 +10,11 @@ export function packageFramed(text: string): boolean {
   return /^(?:PASS|FAIL)\r?\n?$|^(?:ok {2}|FAIL|\? {3})\t|^coverage: /.test(text);
 }
 
+/** What `go test` also writes without `-v`, so that people know which test failed, and how each package did. */
+export function isVerdict(text: string): boolean {
+  return /^\s*--- FAIL: |^(?:ok {2}|FAIL|\? {3})\t/.test(text);
+}
+
 /**
  * Why something failed, from all that it wrote.
  *

@@ -135,7 +135,11 @@ describe("what go test -json writes", () => {
     const live = parse(RECORDED, {}).flatMap(({ kind }) => (kind.case === "output" ? [kind.value] : []));
     expect(live.find(({ text }) => text === "out\n")?.test?.name).toBe("TestPass");
     expect(live.find(({ text }) => text === "leaving\n")?.test).toBeUndefined();
-    expect(live.filter(({ text }) => /^(=== |--- |PASS|ok )/.test(text))).toEqual([]);
+    expect(live.filter(({ text }) => /^(=== |--- (PASS|SKIP)|PASS)/.test(text))).toEqual([]);
+    // Without these lines nobody who looks on could tell which test failed.
+    const verdicts = live.map(({ text }) => text).filter((text) => /^(--- |FAIL|ok)/.test(text));
+    expect(verdicts).toContain("--- FAIL: TestFail (0.00s)\n");
+    expect(verdicts.some((text) => /^FAIL\t/.test(text))).toBe(true);
   });
 });
 

@@ -3,7 +3,7 @@ import { durationFromMs, type Timestamp, timestampFromMs } from "@bufbuild/proto
 import { type FileEndedSchema, ProblemSeverity } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import { TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { BoundedText, boundedName } from "./bounded-text.ts";
-import { goFailure, goSkipReason, packageFramed, testFramed } from "./go-test-failure.ts";
+import { goFailure, goSkipReason, isVerdict, packageFramed, testFramed } from "./go-test-failure.ts";
 import { goIdentity, isBenchmark } from "./go-test-name.ts";
 import { createOccurrences, type TestIdentityInit } from "./occurrences.ts";
 import type { OutputParser, TestEventInit } from "./runner.ts";
@@ -112,6 +112,8 @@ export function createGoTestParser(options: GoTestParserOptions = {}): OutputPar
         if (!testFramed(text)) {
           test.output.append(text);
           events.push(...written(text, time, test.identity));
+        } else if (isVerdict(text)) {
+          events.push(...written(text, time));
         }
         break;
       }
@@ -186,7 +188,7 @@ export function createGoTestParser(options: GoTestParserOptions = {}): OutputPar
         const text = String(event.Output ?? "");
         if (packageFramed(text)) {
           inside.verdict = text;
-          return [];
+          return isVerdict(text) ? written(text, time) : [];
         }
         inside.output.append(text);
         return written(text, time);
