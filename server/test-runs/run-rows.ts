@@ -18,7 +18,11 @@ import { recordCases, storable } from "./results-store.ts";
 import type { RunIdentity } from "./run-writer.ts";
 
 export async function readRow(kysely: Kysely<Tables>, runId: string): Promise<RunRow> {
-  const row = await kysely.selectFrom("test_runs").selectAll().where("id", "=", runId).executeTakeFirst();
+  const row = await kysely
+    .selectFrom("test_runs")
+    .selectAll()
+    .where("id", "=", storable(runId))
+    .executeTakeFirst();
   if (row === undefined) {
     throw unknownRun(runId);
   }

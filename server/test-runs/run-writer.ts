@@ -11,6 +11,7 @@ import {
 } from "../event-log/event-log.ts";
 import type { Tables } from "../storage/tables.ts";
 import { runBusy, unknownRun } from "./refusals.ts";
+import { storable } from "./results-store.ts";
 import { createRunState, type RunState } from "./run-state.ts";
 
 /** How many runs are remembered between two writes, and how many of their tests together. */
@@ -213,7 +214,7 @@ export async function readIdentity(kysely: Kysely<Tables>, runId: string): Promi
   const row = await kysely
     .selectFrom("test_runs")
     .select(["id", "number", "project", "framework", "created_by", "origin"])
-    .where("id", "=", runId)
+    .where("id", "=", storable(runId))
     .executeTakeFirst();
   if (row === undefined) {
     throw unknownRun(runId);

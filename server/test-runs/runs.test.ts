@@ -204,6 +204,14 @@ test("repeated requests make one run, and an id is not used for two", async () =
   expect(rows).toHaveLength(known.length);
 });
 
+test("a sign of life is answered with what is durable, not with what the reporter takes to be", async () => {
+  const { runs } = await openReplica(database);
+  const { id } = await runs.create(reported());
+  await runs.append(id, "a", 1, [started("a")]);
+  expect(await runs.append(id, "a", 1_000, [])).toEqual({ position: 1, cancelled: false });
+  expect(await runs.append(id, "b", 1_000, [])).toEqual({ position: 0, cancelled: false });
+});
+
 test("a reporter whose run is cancelled hears of it with its next report", async () => {
   const { runs } = await openReplica(database);
   const { id } = await runs.create(reported());

@@ -222,7 +222,7 @@ export function createRuns(options: RunsOptions): Runs {
     events: readonly TestEvent[],
   ): Promise<AppendResult> {
     if (events.length === 0) {
-      return await keepAlive(runId, Math.max(firstPosition - 1, 0));
+      return await keepAlive(runId, reporter, Math.max(firstPosition - 1, 0));
     }
     refuseForeignKinds(events);
     let isCancelled = false;
@@ -260,7 +260,7 @@ export function createRuns(options: RunsOptions): Runs {
     throw runEnded(runId);
   }
 
-  async function keepAlive(runId: string, position: number): Promise<AppendResult> {
+  async function keepAlive(runId: string, reporter: string, claimed: number): Promise<AppendResult> {
     const { number } = await identify(runId);
     const renewed = await kysely
       .updateTable("test_runs")
@@ -269,9 +269,16 @@ export function createRuns(options: RunsOptions): Runs {
       .where("end_time", "is", null)
       .returning("cancel_message")
       .executeTakeFirst();
-    return renewed === undefined
-      ? await answerAfterEnd(runId, position)
-      : { position, cancelled: renewed.cancel_message !== null };
+    if (renewed === undefined) {
+      return await answerAfterEnd(runId, claimed);
+    }
+    // What is acknowledged is durable, whatever the reporter takes to be so.
+    const { position } = await eventLog.append({
+      stream: runId,
+      events: [],
+      writer: { name: storable(reporter), firstPosition: 1 },
+    });
+    return { position, cancelled: renewed.cancel_message !== null };
   }
 
   async function requirePosition(runId: string, reporter: string, position: number): Promise<void> {

@@ -87,6 +87,26 @@ test("a run is created, filled, ended and looked at over the wire", async () => 
   expect(only.results).toEqual([results[1]]);
 });
 
+test("positions and ids that cannot be are the caller's mistake", async () => {
+  const { client } = await open();
+  const runId = (await client.createTestRun({ project: "shop" })).run?.id ?? "";
+  for (const firstPosition of [2n ** 53n, 2n ** 63n - 1n]) {
+    for (const events of [[], [started("a")]]) {
+      const refused = client.appendTestEvents({ runId, firstPosition, events });
+      expect(await failureOf(refused)).toMatchObject({
+        code: Code.InvalidArgument,
+        fields: ["first_position"],
+      });
+    }
+  }
+  const lastPosition = 2n ** 63n - 1n;
+  expect((await failureOf(client.finishTestRun({ runId, lastPosition }))).code).toBe(Code.InvalidArgument);
+  const unknown = { runId: "a\0b" };
+  expect((await failureOf(client.getTestRun(unknown))).code).toBe(Code.NotFound);
+  expect((await failureOf(client.appendTestEvents(unknown))).code).toBe(Code.NotFound);
+  expect((await failureOf(client.listTestResults(unknown))).code).toBe(Code.NotFound);
+});
+
 test("runs are found by what they are, and paged, the newest first", async () => {
   const { client } = await open();
   const ids: string[] = [];

@@ -113,6 +113,7 @@ export function testRunRoutes(options: TestRunRoutesOptions): (router: ConnectRo
             },
           ]);
         }
+        refusePositionBeyond(firstPosition + BigInt(events.length), "first_position");
         const { position, cancelled } = await runs.append(
           runId,
           reporter,
@@ -127,6 +128,7 @@ export function testRunRoutes(options: TestRunRoutesOptions): (router: ConnectRo
         const { runId, reporter, lastPosition, exitCode, signal, reason, message } = request;
         await authorizeReport(runId, context);
         if (lastPosition > 0n) {
+          refusePositionBeyond(lastPosition + 1n, "last_position");
           await runs.requirePosition(runId, reporter, Number(lastPosition));
         }
         return { run: await runs.finish(runId, { reason, message, exitCode, signal }) };
@@ -208,6 +210,13 @@ export function testRunRoutes(options: TestRunRoutesOptions): (router: ConnectRo
 /** Tells requests apart that have the same id. */
 export function fingerprintOf<Desc extends DescMessage>(schema: Desc, request: MessageShape<Desc>): string {
   return createHash("sha256").update(toBinary(schema, request)).digest("base64url");
+}
+
+/** No reporter comes so far, and numbers beyond cannot be told apart. */
+function refusePositionBeyond(position: bigint, field: string): void {
+  if (position > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw invalidArgument([{ field, description: "must be far below 2^53: positions count events, from 1" }]);
+  }
 }
 
 function notReported(runId: string): DomainError {

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
@@ -255,7 +255,7 @@ test("an unknown project or environment is answered with those that there are", 
 
 test("a selection that cannot be is refused with the field", async () => {
   await writeFile(join(folder, "there.ts"), "");
-  const { start } = await open([project("")]);
+  const { start, ending } = await open([project("")]);
   const fields = async (
     selection: NonNullable<MessageInitShape<typeof StartTestRunRequestSchema>["selection"]>,
   ) => (await refusal(start({ selection }))).fields?.map(({ field }) => field);
@@ -265,10 +265,50 @@ test("a selection that cannot be is refused with the field", async () => {
       files: ["there.ts", "-x", "../up", "/etc/passwd", "a/../../b", "gone.ts", "src/*.ts", "a\0"],
     }),
   ).toEqual([1, 2, 3, 4, 5, 7].map((index) => `selection.files[${index}]`));
+  await symlink("/etc", join(folder, "out"));
+  await symlink(join(folder, "there.ts"), join(folder, "in.ts"));
+  expect(
+    await fields({
+      // Braces and escapes come to folders above only when the runner looks for files.
+      files: [
+        "{..,a}/*.ts",
+        "{.,a}{.,b}/*",
+        ".{,a}./*",
+        ".\\./*.ts",
+        "out",
+        "out/passwd",
+        "a/[x]/.",
+        "\ud800",
+      ],
+    }),
+  ).toEqual([0, 1, 2, 3, 4, 5, 6, 7].map((index) => `selection.files[${index}]`));
+  const fine = ["in.ts", ".", "./src/*.ts", "**/*.{test,spec}.ts", "src/{.a,b}*.test.{js,ts}"];
+  expect((await ending(await start({ selection: { files: fine } }))).end?.reason).toBe(
+    TestRunEndReason.UNSPECIFIED,
+  );
   expect(await fields({ namePattern: "(" })).toEqual(["selection.name_pattern"]);
+  expect(await fields({ namePattern: "a\0" })).toEqual(["selection.name_pattern"]);
+  expect(await fields({ tags: ["a\0"] })).toEqual(["selection.tags[0]"]);
   expect(await fields({ tags: ["slow"] })).toEqual(["selection.tags"]);
   expect(await fields({ testIds: ["0".repeat(32)] })).toEqual(["selection.test_ids[0]"]);
   expect((await refusal(start({ selection: { failedInRun: "unknown" } }))).code).toBe(Code.NotFound);
+  expect((await refusal(start({ selection: { failedInRun: "\0" } }))).code).toBe(Code.NotFound);
+});
+
+test("tests that a reporter says to be in files elsewhere are not run", async () => {
+  const { start, runs, execution } = await open([project("")]);
+  const [{ name } = { name: "" }] = execution.projects();
+  for (const file of ["../../elsewhere.test.mjs", "/tmp/elsewhere.test.mjs", "--import=/tmp/elsewhere.mjs"]) {
+    const run = await runs.create(reported({ project: name }));
+    const result = ended("breaks", TestStatus.FAILED);
+    if (result.kind.case === "testEnded" && result.kind.value.test) {
+      Object.assign(result.kind.value.test, { project: name, file });
+    }
+    await runs.append(run.id, "", 1, [result]);
+    await runs.finish(run.id, { reason: TestRunEndReason.UNSPECIFIED, message: "" });
+    const { fields } = await refusal(start({ selection: { failedInRun: run.id } }));
+    expect(fields?.map(({ field }) => field)).toEqual(["selection.failed_in_run"]);
+  }
 });
 
 test("tests that failed, and tests by their ids, are looked up for the runner", async () => {

@@ -1,5 +1,5 @@
-import { stat } from "node:fs/promises";
-import { isAbsolute, join } from "node:path";
+import { realpath } from "node:fs/promises";
+import { isAbsolute, join, sep } from "node:path";
 import type { RunnerSelection } from "@toolplane/client/runners";
 import { type FieldViolation, invalidArgument } from "@toolplane/framework";
 import type { TestIdentity } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
@@ -25,6 +25,9 @@ export async function resolveSelection(
       files.map((file, index) => fileMistake(file, `selection.files[${index}]`, project)),
     )),
     patternMistake(namePattern, project),
+    ...tags.map((tag, index) =>
+      tag.includes("\0") ? violation(`selection.tags[${index}]`, "must not hold a NUL character") : undefined,
+    ),
     failedInRun !== "" && testIds.length > 0
       ? violation("selection.test_ids", "either these or failed_in_run, not both")
       : undefined,
@@ -36,6 +39,7 @@ export async function resolveSelection(
     failedInRun === ""
       ? await testsById(testIds, project, lookup)
       : await failedTests(failedInRun, project, lookup);
+  refuseForeignFiles(tests, failedInRun === "" ? "selection.test_ids" : "selection.failed_in_run");
   return { files, namePattern, tags, tests };
 }
 
@@ -47,28 +51,52 @@ async function fileMistake(
   if (file.startsWith("-")) {
     return violation(field, "must not begin with -, which runners take for an option; write ./ before it");
   }
-  if (
+  if (!staysBelow(file)) {
+    return violation(field, BELOW);
+  }
+  // Patterns, and packages of Go, are the runner's to look for.
+  const isPattern = runner !== "go-test" && /[*?[{]/.test(file);
+  if (isPattern) {
+    return mayClimb(file)
+      ? violation(field, "must be a pattern without backslashes, and in which no folder can come to be `..`")
+      : undefined;
+  }
+  try {
+    const [root, path] = await Promise.all([realpath(directory), realpath(join(directory, file))]);
+    return path === root || path.startsWith(root + sep) ? undefined : violation(field, BELOW);
+  } catch {
+    return runner === "go-test"
+      ? undefined
+      : violation(field, `${JSON.stringify(file)} does not exist in project "${name}"`);
+  }
+}
+
+const BELOW = "must be relative to the project's root and stay below it";
+
+/** Whether a path as it is written is relative, and leads to no folder above. */
+function staysBelow(file: string): boolean {
+  return !(
     isAbsolute(file) ||
     /^[a-zA-Z]:/.test(file) ||
     file.split(/[/\\]/).includes("..") ||
     file.includes("\0")
-  ) {
-    return violation(field, "must be relative to the project's root and stay below it");
-  }
-  // Patterns, and packages of Go, are the runner's to look for.
-  if (runner === "go-test" || /[*?[{]/.test(file)) {
-    return undefined;
-  }
-  try {
-    await stat(join(directory, file));
-    return undefined;
-  } catch {
-    return violation(field, `${JSON.stringify(file)} does not exist in project "${name}"`);
-  }
+  );
+}
+
+/**
+ * Whether a pattern may come to name the folder above, as `{..,a}/b`, `{.,a}{.,b}/c` and `.\./c` do. It cannot where every
+ * dot has a letter or an asterisk beside it, which stays beside it whatever becomes of the braces.
+ */
+function mayClimb(pattern: string): boolean {
+  const dots = pattern.replace(/^\.\//, "").matchAll(/(?<![\p{L}\p{N}_*-])\.(?![\p{L}\p{N}_*-])/gu);
+  return pattern.includes("\\") || !dots.next().done;
 }
 
 /** The expressions of pytest and Go are checked by these. */
 function patternMistake(pattern: string, { runner }: TestProjectSettings): FieldViolation | undefined {
+  if (pattern.includes("\0")) {
+    return violation("selection.name_pattern", "must not hold a NUL character");
+  }
   if (pattern === "" || runner === "pytest" || runner === "go-test") {
     return undefined;
   }
@@ -127,6 +155,16 @@ async function failedTests(
     throw invalidArgument([violation(field, mistake)]);
   }
   return failed.tests;
+}
+
+/** Whoever reports results says which files their tests are in: they are believed no more than a selection of files. */
+function refuseForeignFiles(tests: readonly TestIdentity[], field: string): void {
+  const foreign = tests.find(({ file }) => file.startsWith("-") || !staysBelow(file));
+  if (foreign !== undefined) {
+    throw invalidArgument([
+      violation(field, `means a test of ${JSON.stringify(foreign.file)}, and files ${BELOW}`),
+    ]);
+  }
 }
 
 function violation(field: string, description: string): FieldViolation {
