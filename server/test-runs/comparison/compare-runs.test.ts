@@ -199,7 +199,9 @@ describe("durations of one run a side", () => {
       kinds(compare([{ name: "a", ms: base }], [{ name: "a", ms: head }]));
     expect(change(10, 30)).toEqual(["SLOWER a"]);
     expect(change(30, 10)).toEqual(["FASTER a"]);
-    expect(change(10, 29)).toEqual([]);
+    // What takes 20 ms more may be measured as a millisecond less.
+    expect(change(10, 29)).toEqual(["SLOWER a"]);
+    expect(change(10, 28.9)).toEqual([]);
     expect(change(1_000, 1_190)).toEqual([]);
     expect(change(1_000, 1_200)).toEqual(["SLOWER a"]);
     expect(change(0, 20)).toEqual(["SLOWER a"]);
@@ -208,7 +210,7 @@ describe("durations of one run a side", () => {
   it("say what they rest on", () => {
     const { changes, summary, recommendations } = compare([{ name: "a", ms: 10 }], [{ name: "a", ms: 32.5 }]);
     expect(changes[0]).toMatchObject({
-      regression: true,
+      regression: false,
       verdict: { rule: "two-run-threshold", baseN: 1, headN: 1, confidence: Confidence.LOW },
       duration: {
         base: { nanos: 10_000_000 },
@@ -218,15 +220,25 @@ describe("durations of one run a side", () => {
       },
     });
     expect(summary).toMatchObject({ slower: 1, durationDeltaPercent: 225 });
-    expect(recommendations.map(({ kind }) => kind)).toEqual([
-      "RERUN_TO_CONFIRM",
-      "INVESTIGATE_SLOWDOWN",
-      "COLLECT_MORE_RUNS",
-    ]);
+    expect(recommendations.map(({ kind }) => kind)).toEqual(["RERUN_TO_CONFIRM", "COLLECT_MORE_RUNS"]);
+    expect(summary?.headline).toBe("Of 1 test: 1 may be slower.");
     for (const { evidence, rerun } of recommendations) {
       expect(evidence.length).toBeGreaterThan(0);
       expect(rerun?.testIds).toEqual([changes[0]?.testId]);
     }
+  });
+
+  it("are a regression where a second more is ten times what became faster", () => {
+    const others = (ms: number) => ({ name: "b", ms });
+    const a = (ms: number) => ({ name: "a", ms });
+    const regression = (base: number, head: number, noiseMs: number) =>
+      compare([a(base), others(10 + noiseMs)], [a(head), others(10)]).summary?.regression;
+    expect(regression(10, 1_200, 100)).toBe(true);
+    expect(regression(10, 1_200, 130)).toBe(false);
+    expect(regression(10, 900, 0)).toBe(false);
+    expect(compare([a(10)], [a(3_000)]).recommendations.map(({ kind }) => kind)).toContain(
+      "INVESTIGATE_SLOWDOWN",
+    );
   });
 
   it("below zero are whole messages", () => {

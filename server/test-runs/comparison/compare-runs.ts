@@ -113,7 +113,8 @@ function differencesOf(tests: readonly AlignedTest[], check: ComparabilityCheck,
   const renamed = new Set(facts.renames.map(({ fromId }) => fromId));
   const trustsDurations = speaksOfDurations(check, facts.shift);
 
-  function isRegression(kind: TestChangeKind, { base, head, test, testId }: AlignedTest): boolean {
+  function isRegression(kind: TestChangeKind, aligned: AlignedTest, duration?: DurationJudgement): boolean {
+    const { base, head, test, testId } = aligned;
     switch (kind) {
       case TestChangeKind.NEWLY_FAILING:
         return true;
@@ -125,7 +126,7 @@ function differencesOf(tests: readonly AlignedTest[], check: ComparabilityCheck,
           base.outcome === "good" && !check.headPartial && filesOfHead.has(test.file) && !renamed.has(testId)
         );
       case TestChangeKind.SLOWER:
-        return trustsDurations;
+        return trustsDurations && duration?.beyondNoise === true;
       default:
         return false;
     }
@@ -142,7 +143,7 @@ function differencesOf(tests: readonly AlignedTest[], check: ComparabilityCheck,
     return {
       aligned,
       kind,
-      regression: check.comparable && isRegression(kind, aligned),
+      regression: check.comparable && isRegression(kind, aligned, duration),
       verdict: weaken(found.verdict, timed ? "duration" : "status", check, timed && facts.shift.environment),
       // What is unstable in its outcome is so in its duration.
       duration:

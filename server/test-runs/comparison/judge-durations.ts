@@ -3,6 +3,7 @@ import { Confidence, type VerdictSchema } from "@toolplane/gen/toolplane/testing
 import { type AlignedTest, knownDurations, type Observations } from "./aligned-test.ts";
 import { durationText } from "./duration-text.ts";
 import type { MachineSpeed } from "./machine-speed.ts";
+import { type Gap, noiseBound } from "./noise-bound.ts";
 import { benjaminiHochberg } from "./statistics/benjamini-hochberg.ts";
 import { mannWhitney } from "./statistics/mann-whitney.ts";
 import { median, robustDeviation } from "./statistics/quantile.ts";
@@ -10,6 +11,11 @@ import { median, robustDeviation } from "./statistics/quantile.ts";
 /** Without statistics, what must be exceeded both in proportion and in time. */
 const THRESHOLD_RATIO = 1.2;
 const THRESHOLD_MS = 20;
+/**
+ * By how much a difference may be measured too small: many runners tell whole milliseconds, and a timer may fire up to
+ * one early. What takes 20 ms more must not be missed for that.
+ */
+const RESOLUTION_MS = 1;
 /** With statistics, what is worth telling. */
 const RELEVANT_RATIO = 1.05;
 const RELEVANT_MS = 5;
@@ -27,6 +33,18 @@ const NOISE_DEVIATIONS = 4;
 /** Noise is told by at least so many tests that last so long. */
 const NOISE_TESTS = 10;
 const NOISE_TEST_MS = 20;
+/** Whatever the noise of long tests, one that lasts twice as long is listed. */
+const MAX_NOISE_RATIO = 2;
+/**
+ * With one or two runs on a side, how many times as wide as chance's a gap must be to be beyond the noise. With more,
+ * chance would have to strike all of them at once: each takes another root (the square root for three, the cube root
+ * for four).
+ */
+const NOISE_MARGIN = 10;
+/** With one run on a side, how wide a gap must be at least: one pause of the machine makes all of it. */
+const SINGLE_RUN_MS = 1_000;
+/** From here on statistics are beyond doubt for a whole comparison, and not only in most of what they find. */
+const CERTAIN = 0.01;
 
 export type Direction = "slower" | "faster";
 
@@ -35,6 +53,8 @@ export interface DurationJudgement {
   readonly headMs: number;
   /** Undefined: nothing can be said to have changed. */
   readonly direction: Direction | undefined;
+  /** Whether the change is more than what chance does in these runs. Without that it is told, and blamed on nobody. */
+  readonly beyondNoise: boolean;
   readonly verdict: MessageInitShape<typeof VerdictSchema>;
 }
 
@@ -62,8 +82,10 @@ interface Sample {
  *   the medians by 20 % and 20 ms.
  * - `two-run-threshold`, one run a side: 20 % and 20 ms.
  *
- * The rules without statistics also ask for more than four standard deviations of what this pair of sides shows as
- * noise. Percentages are of the smaller duration, so that exchanging the sides exchanges slower and faster.
+ * The rules without statistics also ask for more than four standard deviations of what long tests of these sides show as
+ * noise, or twice the duration. What they find is a candidate: among thousands of tests on a busy machine a few are
+ * always paused by 20 ms and more. It is beyond the noise when the sides are further apart than any other division of
+ * the same runs, by a margin. Percentages are of the smaller duration, so that exchanging the sides exchanges slower and faster.
  */
 export function judgeDurations(
   tests: readonly AlignedTest[],
@@ -71,8 +93,26 @@ export function judgeDurations(
 ): readonly DurationJudgement[] {
   const samples = tests.map((test, index) => sampleOf(test, index, speed));
   const noiseRatio = Math.exp(NOISE_DEVIATIONS * noiseOf(samples));
-  const byStatistics = judgeByStatistics(samples);
-  return samples.map((sample) => byStatistics.get(sample.index) ?? judgeByThreshold(sample, noiseRatio));
+  const isBeyondNoise = noiseTest(samples, speed, noiseRatio);
+  const byStatistics = judgeByStatistics(samples, isBeyondNoise);
+  return samples.map(
+    (sample) => byStatistics.get(sample.index) ?? judgeByThreshold(sample, noiseRatio, isBeyondNoise),
+  );
+}
+
+type NoiseTest = (sample: Sample) => boolean;
+
+/** Whether what the thresholds call slower or faster is so by more than chance does here. */
+function noiseTest(samples: readonly Sample[], speed: MachineSpeed, noiseRatio: number): NoiseTest {
+  const even = ({ evenBase, evenHead }: Sample) => ({ base: evenBase, head: evenHead });
+  const bound = noiseBound(samples.map(even), speed.baseFactors.length, speed.headFactors.length);
+  return (sample) => {
+    const { ms, noiseMs }: Gap = bound(even(sample));
+    const runs = Math.min(sample.base.length, sample.head.length);
+    const least = runs === 1 ? SINGLE_RUN_MS : THRESHOLD_MS - RESOLUTION_MS;
+    const apart = ms >= least && ms > NOISE_MARGIN ** (1 / Math.max(1, runs - 1)) * noiseMs;
+    return apart && beyondMachine(sample, Math.max(THRESHOLD_RATIO, noiseRatio), least) !== undefined;
+  };
 }
 
 function sampleOf({ base, head }: AlignedTest, index: number, speed: MachineSpeed): Sample {
@@ -129,7 +169,10 @@ function agreed(first: Direction | undefined, second: Direction | undefined): Di
 }
 
 /** Judgements of the tests that have enough runs, by their index; without those that a plain threshold may still find. */
-function judgeByStatistics(samples: readonly Sample[]): Map<number, DurationJudgement> {
+function judgeByStatistics(
+  samples: readonly Sample[],
+  isBeyondNoise: NoiseTest,
+): Map<number, DurationJudgement> {
   const enough = samples.filter(
     ({ base, head }) => Math.min(base.length, head.length) >= MIN_STATISTICS && mayDiffer(base, head),
   );
@@ -150,6 +193,7 @@ function judgeByStatistics(samples: readonly Sample[]): Map<number, DurationJudg
       baseMs: sample.baseMs,
       headMs: sample.headMs,
       direction,
+      beyondNoise: pValue <= CERTAIN || isBeyondNoise(sample),
       verdict: {
         rule: "mann-whitney-bh",
         baseN: sample.base.length,
@@ -177,7 +221,7 @@ function mayDiffer(base: readonly number[], head: readonly number[]): boolean {
   return beyond(low, high, RELEVANT_RATIO, RELEVANT_MS) !== undefined;
 }
 
-function judgeByThreshold(sample: Sample, noiseRatio: number): DurationJudgement {
+function judgeByThreshold(sample: Sample, noiseRatio: number, isBeyondNoise: NoiseTest): DurationJudgement {
   const { base, head, baseMs, headMs } = sample;
   const single = base.length === 1 && head.length === 1;
   const verdict = {
@@ -188,25 +232,30 @@ function judgeByThreshold(sample: Sample, noiseRatio: number): DurationJudgement
   if (base.length === 0 || head.length === 0) {
     const explanation = "no duration is known on one side";
     const insufficient = { ...verdict, confidence: Confidence.INSUFFICIENT_DATA, explanation };
-    return { baseMs, headMs, direction: undefined, verdict: insufficient };
+    return { baseMs, headMs, direction: undefined, beyondNoise: false, verdict: insufficient };
   }
-  const ratio = Math.max(THRESHOLD_RATIO, noiseRatio);
-  const direction = agreed(
-    beyond(baseMs, headMs, THRESHOLD_RATIO, THRESHOLD_MS),
-    beyondMachine(sample, ratio, THRESHOLD_MS),
+  const ratio = Math.max(THRESHOLD_RATIO, Math.min(noiseRatio, MAX_NOISE_RATIO));
+  const least = THRESHOLD_MS - RESOLUTION_MS;
+  const candidate = agreed(
+    beyond(baseMs, headMs, THRESHOLD_RATIO, least),
+    beyondMachine(sample, ratio, least),
   );
   const apart = agreed(separation(base, head), separation(sample.evenBase, sample.evenHead));
   const several = Math.min(base.length, head.length) >= 2;
+  const direction = agreed(candidate, apart);
+  const beyondNoise = direction !== undefined && isBeyondNoise(sample);
+  const noise = beyondNoise ? "more than chance does in these runs" : "chance may do as much in these runs";
   return {
     baseMs,
     headMs,
-    direction: agreed(direction, apart),
+    direction,
+    beyondNoise,
     verdict: {
       ...verdict,
       confidence: several ? Confidence.MEDIUM : Confidence.LOW,
       explanation: single
-        ? `${change(sample)} in the only run of each side, at least 20 % and 20 ms; it may be chance`
-        : `${change(sample)}, at least 20 % and 20 ms, in each of ${base.length} × ${head.length} pairs of runs`,
+        ? `${change(sample)} in the only run of each side, at least 20 % and 20 ms; ${noise}`
+        : `${change(sample)}, at least 20 % and 20 ms, in each of ${base.length} × ${head.length} pairs of runs; ${noise}`,
     },
   };
 }

@@ -66,7 +66,7 @@ export function recommend(findings: Findings): RecommendationInit[] {
     ...about(
       "INVESTIGATE_SLOWDOWN",
       MEDIUM,
-      of(TestChangeKind.SLOWER),
+      of(TestChangeKind.SLOWER).filter(({ duration }) => duration?.beyondNoise),
       true,
       (n) => `Find out why ${countText(n, "test")} became slower.`,
     ),
@@ -147,19 +147,20 @@ function checkEnvironment({ check, shift }: Findings): RecommendationInit[] {
   return [{ kind: "CHECK_ENVIRONMENT", priority: check.comparable ? MEDIUM : HIGH, text, evidence }];
 }
 
-/** What one observation a side says may be chance. */
+/** What may be chance: what one observation a side says, and slower tests within the noise. */
 function confirm(differences: readonly Difference[]): RecommendationInit[] {
   const doubtful = differences.filter(
-    ({ kind, verdict }) =>
-      (kind === TestChangeKind.NEWLY_FAILING || kind === TestChangeKind.SLOWER) &&
-      verdict?.confidence === Confidence.LOW,
+    ({ kind, verdict, duration }) =>
+      ((kind === TestChangeKind.NEWLY_FAILING || kind === TestChangeKind.SLOWER) &&
+        verdict?.confidence === Confidence.LOW) ||
+      (kind === TestChangeKind.SLOWER && !duration?.beyondNoise),
   );
   return about(
     "RERUN_TO_CONFIRM",
     MEDIUM,
     doubtful,
     true,
-    (n) => `Run ${countText(n, "test")} again to confirm what one run says.`,
+    (n) => `Run ${countText(n, "test")} again to confirm what may be chance.`,
   );
 }
 

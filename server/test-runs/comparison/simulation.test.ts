@@ -27,16 +27,20 @@ describe("runs of identical code, with the noise of a real machine", () => {
       const found = TRIES.map((seed) => {
         const { base, head } = simulate(seed, runs);
         const { summary, changes } = compareRuns(base, head);
-        return { seed, summary, changes: changes.map(({ verdict }) => verdict?.explanation) };
+        const blamed = changes.filter(({ regression }) => regression);
+        return { seed, summary, changes, blamed: blamed.map(({ verdict }) => verdict?.explanation) };
       });
-      expect(found.filter(({ summary, changes }) => summary?.regression || changes.length > 0)).toEqual([]);
+      expect(found.filter(({ summary, blamed }) => summary?.regression || blamed.length > 0)).toEqual([]);
+      // One run a side lists what may be chance; it is seldom anything.
+      expect(found.filter(({ changes }) => changes.length > 0).length).toBeLessThanOrEqual(
+        runs === 1 ? 2 : 0,
+      );
       for (const { summary } of found) {
         expect(summary).toMatchObject({
           regression: false,
           improvement: false,
           quality: QualityTrend.STABLE,
           performance: PerformanceTrend.STABLE,
-          unchanged: TESTS,
         });
       }
     });

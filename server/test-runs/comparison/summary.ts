@@ -50,19 +50,23 @@ export function summarise(
     faster: of(TestChangeKind.FASTER),
     unchanged: of(undefined),
   };
-  const trustsDurations = speaksOfDurations(check, shift);
+  const becameFaster = differences.some(
+    ({ duration }) => duration?.direction === "faster" && duration.beyondNoise,
+  );
   return {
     ...numbers,
     regression,
     improvement:
-      check.comparable && !regression && (numbers.fixed > 0 || (trustsDurations && numbers.faster > 0)),
+      check.comparable &&
+      !regression &&
+      (numbers.fixed > 0 || (speaksOfDurations(check, shift) && becameFaster)),
     quality: qualityOf(kinds, check),
     performance: performanceOf(differences, times, check, shift),
     durationDelta: signedDuration(times.head - times.base),
     ...(times.base > 0 && { durationDeltaPercent: (100 * (times.head - times.base)) / times.base }),
     basePassRate: passRate(differences, "base"),
     headPassRate: passRate(differences, "head"),
-    headline: headlineOf(numbers, kinds, differences.length, check, shift),
+    headline: headlineOf(numbers, kinds, differences, check, shift),
   };
 }
 
@@ -131,7 +135,8 @@ function performanceOf(
     return PerformanceTrend.STABLE;
   }
   const net = differences.reduce(
-    (sum, { duration }) => sum + (duration?.direction ? duration.headMs - duration.baseMs : 0),
+    (sum, { duration }) =>
+      sum + (duration?.direction && duration.beyondNoise ? duration.headMs - duration.baseMs : 0),
     0,
   );
   const relevant = Math.max(TREND_MS, TREND_SHARE * Math.min(times.base, times.head));
@@ -146,7 +151,7 @@ function performanceOf(
 function headlineOf(
   numbers: { readonly [Name in "added" | "removed" | "slower" | "faster" | "unstable" | "fixed"]: number },
   kinds: KindCounts,
-  tests: number,
+  differences: readonly Difference[],
   check: ComparabilityCheck,
   shift: CommonShift,
 ): string {
@@ -158,18 +163,25 @@ function headlineOf(
       .join("; ")}.`;
   }
   const of = (kind: TestChangeKind) => kinds.get(kind) ?? 0;
+  const tests = differences.length;
+  const doubtful = {
+    slower: countDoubtful(differences, TestChangeKind.SLOWER),
+    faster: countDoubtful(differences, TestChangeKind.FASTER),
+  };
   const parts = [
     part(of(TestChangeKind.NEWLY_FAILING), "newly fails", "newly fail"),
     part(of(TestChangeKind.LOST), "was lost", "were lost"),
     part(of(TestChangeKind.ADDED_FAILING), "is new and fails", "are new and fail"),
-    part(numbers.slower, "became slower", "became slower"),
+    part(numbers.slower - doubtful.slower, "became slower", "became slower"),
     part(numbers.fixed, "was fixed", "were fixed"),
-    part(numbers.faster, "became faster", "became faster"),
+    part(numbers.faster - doubtful.faster, "became faster", "became faster"),
     part(numbers.added - of(TestChangeKind.ADDED_FAILING), "was added", "were added"),
     part(numbers.removed, "was removed", "were removed"),
     part(of(TestChangeKind.NEWLY_SKIPPED), "is skipped now", "are skipped now"),
     part(numbers.unstable, "is unstable", "are unstable"),
     part(of(TestChangeKind.STILL_FAILING), "still fails", "still fail"),
+    part(doubtful.slower, "may be slower", "may be slower"),
+    part(doubtful.faster, "may be faster", "may be faster"),
   ].flat();
   const environment = shift.environment
     ? [`all durations differ by about ${percentText(100 * (shift.ratio - 1))}, as on another machine`]
@@ -178,6 +190,11 @@ function headlineOf(
   return said.length === 0
     ? `Nothing differs between ${countText(tests, "test")}.`
     : `Of ${countText(tests, "test")}: ${said.join(", ")}.`;
+}
+
+/** Changes of duration that chance may have done. */
+function countDoubtful(differences: readonly Difference[], kind: TestChangeKind): number {
+  return differences.filter((each) => each.kind === kind && !each.duration?.beyondNoise).length;
 }
 
 function part(count: number, one: string, many: string): string[] {
