@@ -15,6 +15,7 @@ function plan(command: string, selection: Partial<RunnerSelection> = {}, coverag
     coverage,
     workFolder: "/work folder",
     spoolFile: "/work folder/spool",
+    env: {},
   };
 }
 

@@ -186,6 +186,7 @@ describe("a command", () => {
       coverage: false,
       workFolder: "/tmp/work",
       spoolFile: "/tmp/work/events",
+      env: {},
     };
     const all = { files: [], namePattern: "", tags: [], tests: [] };
     const { argv } = await nodeTestRunner.prepare({ ...plan, selection: all });

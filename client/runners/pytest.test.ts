@@ -1,11 +1,11 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { TestIdentitySchema } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { pytestRunner } from "./pytest.ts";
-import type { RunnerSelection } from "./runner.ts";
+import type { RunnerPlan, RunnerSelection } from "./runner.ts";
 
 const ALL: RunnerSelection = { files: [], namePattern: "", tags: [], tests: [] };
 
@@ -15,14 +15,16 @@ beforeEach(async () => {
 });
 afterEach(() => rm(workFolder, { recursive: true }));
 
-function prepare(command: string, selection: Partial<RunnerSelection> = {}) {
+function prepare(command: string, selection: Partial<RunnerSelection> = {}, more: Partial<RunnerPlan> = {}) {
   return pytestRunner.prepare({
     command: command.split(" "),
     directory: workFolder,
+    env: {},
     selection: { ...ALL, ...selection },
     coverage: false,
     workFolder,
     spoolFile: join(workFolder, "spool.jsonl"),
+    ...more,
   });
 }
 
@@ -47,6 +49,27 @@ describe("the command line of pytest", () => {
     expect(env).not.toHaveProperty("TOOLPLANE_PYTEST_SELECTION");
     const [folder = ""] = env["PYTHONPATH"]?.split(":") ?? [];
     expect(await readFile(join(folder, "toolplane_pytest.py"), "utf8")).toContain("def pytest_configure");
+  });
+
+  it("and its environment have nothing of this process", async () => {
+    vi.stubEnv("PYTHONPATH", "/secret/of/the/server");
+    vi.stubEnv("TOOLPLANE_TOKEN", "secret");
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const alone = await prepare("pytest");
+    expect(alone.env["PYTHONPATH"]).toBe(join(workFolder, "pytest-plugin"));
+    const configured = await prepare("pytest", {}, { env: { PYTHONPATH: "/of/the/project" } });
+    expect(configured.env["PYTHONPATH"]).toBe(`${join(workFolder, "pytest-plugin")}:/of/the/project`);
+
+    // It is asked for its plug-ins before coverage is measured, with what the project's code may see.
+    const asked = join(workFolder, "asked.json");
+    const pytest = join(workFolder, "pytest");
+    await writeFile(
+      pytest,
+      `#!${process.execPath}\nrequire("node:fs").writeFileSync(${JSON.stringify(asked)}, JSON.stringify(process.env)); console.log("pytest-cov-7.0");`,
+      { mode: 0o755 },
+    );
+    await prepare(pytest, {}, { coverage: true, env: { MINE: "1" } });
+    expect(JSON.parse(await readFile(asked, "utf8"))).toEqual({ MINE: "1" });
   });
 
   it("has nothing of a selection, which goes into a file", async () => {

@@ -31,7 +31,7 @@ export const pytestRunner: Runner = {
     const start = plan.command.slice(0, word + 1);
     const coverageFile = join(plan.workFolder, "coverage.lcov");
     if (plan.coverage) {
-      await assertCoverage(start, plan.directory);
+      await assertCoverage(start, plan);
     }
     const pluginFolder = join(plan.workFolder, "pytest-plugin");
     // A copy, because Python writes what it has compiled beside its sources.
@@ -48,7 +48,7 @@ export const pytestRunner: Runner = {
       env: {
         [SPOOL_VARIABLE]: plan.spoolFile,
         TOOLPLANE_PYTEST_ROOT: plan.directory,
-        PYTHONPATH: [pluginFolder, process.env["PYTHONPATH"]].filter(Boolean).join(delimiter),
+        PYTHONPATH: [pluginFolder, plan.env["PYTHONPATH"]].filter(Boolean).join(delimiter),
         // Besides the report, coverage keeps a file of its own, by default in the project.
         ...(plan.coverage && { COVERAGE_FILE: join(plan.workFolder, "coverage.data") }),
         ...(await writeSelection(plan)),
@@ -105,8 +105,16 @@ async function writeSelection({ selection, workFolder }: RunnerPlan): Promise<Re
 }
 
 /** Fails early and in words where pytest would only say that it does not know `--cov`. */
-async function assertCoverage([file = "", ...start]: readonly string[], directory: string): Promise<void> {
-  const options = { cwd: directory, timeout: PLUGINS_TIMEOUT_MS };
+async function assertCoverage(
+  [file = "", ...start]: readonly string[],
+  { directory, env }: Pick<RunnerPlan, "directory" | "env">,
+): Promise<void> {
+  const options = {
+    cwd: directory,
+    env: { ...env },
+    timeout: PLUGINS_TIMEOUT_MS,
+    killSignal: "SIGKILL",
+  } as const;
   const plugins = await promisify(execFile)(file, [...start, "-VV"], options).then(
     ({ stdout, stderr }) => stdout + stderr,
     // What is wrong with the command shows when the tests are run.

@@ -26,6 +26,8 @@ export interface RunnerPlan {
   readonly command: readonly string[];
   /** The project's root. */
   readonly directory: string;
+  /** The whole environment of the tool, and of whatever is asked about it before: never that of this process besides. */
+  readonly env: Readonly<Record<string, string | undefined>>;
   readonly selection: RunnerSelection;
   readonly coverage: boolean;
   /** An empty folder of this run alone, removed after it. */

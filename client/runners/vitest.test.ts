@@ -204,6 +204,7 @@ describe("a command", () => {
     coverage: false,
     workFolder: "/tmp/work",
     spoolFile: "/tmp/work/events",
+    env: {},
   };
 
   it("is recognised by what it starts", () => {

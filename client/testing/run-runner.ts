@@ -40,6 +40,7 @@ export async function runRunner(runner: Runner, options: RunOptions): Promise<Ru
     const prepared = await runner.prepare({
       command: options.command,
       directory: options.directory,
+      env: { ...process.env, ...options.env },
       selection: { files: [], namePattern: "", tags: [], tests: [], ...options.selection },
       coverage: options.coverage ?? false,
       workFolder,

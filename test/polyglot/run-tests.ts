@@ -87,11 +87,12 @@ function planOf(
   directory: string,
   workFolder: string,
   spoolFile: string,
-  { selection, coverage }: RunTestsOptions,
+  { selection, coverage, env }: RunTestsOptions,
 ): RunnerPlan {
   return {
     command,
     directory,
+    env: { ...process.env, PYTHONDONTWRITEBYTECODE: "1", ...env },
     selection: { files: [], namePattern: "", tags: [], tests: [], ...selection },
     coverage: coverage ?? false,
     workFolder,

@@ -16,6 +16,7 @@ import { milliseconds } from "../../config/durations.ts";
 import type { TestingSettings, TestProjectSettings } from "../../config/testing.ts";
 import type { Leases } from "../leases.ts";
 import type { Runs } from "../runs.ts";
+import { runnerEnvironment } from "./environment.ts";
 import { type ExecutionPlan, encodePlan } from "./plan.ts";
 import { prepareRunner, startRunExecution, withWorkFolder } from "./run-execution.ts";
 import { openRunQueue } from "./run-queue.ts";
@@ -57,6 +58,7 @@ export interface Execution {
 export function createExecution(options: ExecutionOptions): Execution {
   const { runs, leases, lookup, settings, clock, logger } = options;
   const findRunner = options.runnerOf ?? runnerOf;
+  const serverEnv = options.env ?? process.env;
   const queue = openRunQueue({
     leases,
     clock,
@@ -72,7 +74,7 @@ export function createExecution(options: ExecutionOptions): Execution {
         runs,
         projects: settings.projects,
         runnerOf: findRunner,
-        env: options.env ?? process.env,
+        env: serverEnv,
         clock,
         logger,
       }),
@@ -88,11 +90,12 @@ export function createExecution(options: ExecutionOptions): Execution {
         coverage,
         timeoutMs: Math.min(milliseconds(request.timeout, 0) || project.timeoutMs, project.timeoutMs),
       };
-      await tryPreparing(findRunner(project.runner), project, plan);
+      const env = runnerEnvironment(project, environment.settings, serverEnv);
+      await tryPreparing(findRunner(project.runner), project, plan, env);
       return await runs.create({
         origin: TestRunOrigin.SERVER,
         project: project.name,
-        environment,
+        environment: environment.name,
         // What a command runs, its reports say.
         framework: project.runner === "command" ? "" : project.runner,
         context: create(TestRunContextSchema, { labels, platform: `${process.platform}/${process.arch}` }),
@@ -132,12 +135,14 @@ function findProject({ projects }: Pick<TestingSettings, "projects">, name: stri
   return project;
 }
 
-function findEnvironment({ name: project, environments }: TestProjectSettings, name: string): string {
-  const [first = ""] = environments.keys();
-  if (name !== "" && !environments.has(name)) {
-    throw notFound("test environment", name, `project "${project}" has ${quoted(environments.keys())}`);
+/** Without a name the first. */
+function findEnvironment({ name: project, environments }: TestProjectSettings, wanted: string) {
+  for (const [name, settings] of environments) {
+    if (wanted === "" || wanted === name) {
+      return { name, settings };
+    }
   }
-  return name || first;
+  throw notFound("test environment", wanted, `project "${project}" has ${quoted(environments.keys())}`);
 }
 
 function quoted(names: Iterable<string>): string {
@@ -152,9 +157,10 @@ async function tryPreparing(
   runner: Runner,
   project: TestProjectSettings,
   plan: ExecutionPlan,
+  env: Readonly<Record<string, string>>,
 ): Promise<void> {
   try {
-    await withWorkFolder((folder) => prepareRunner(runner, project, plan, folder, `${folder}/events.jsonl`));
+    await withWorkFolder((workFolder) => prepareRunner(runner, project, plan, { env, workFolder }));
   } catch (error) {
     if (!(error instanceof RunnerError)) {
       throw error;

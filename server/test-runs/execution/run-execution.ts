@@ -7,6 +7,7 @@ import {
   type Runner,
   RunnerError,
   type RunnerKind,
+  type RunnerPlan,
 } from "@toolplane/client/runners";
 import { type Clock, DomainError, type Logger } from "@toolplane/framework";
 import { TestRunEndReason } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
@@ -101,14 +102,8 @@ async function runToEnd(options: RunExecutionOptions, signal: AbortSignal): Prom
   const plan = decodePlan(claimed.plan);
   const env = runnerEnvironment(project, environment, options.env);
   return await withWorkFolder(async (workFolder) => {
-    const spoolFile = join(workFolder, "events.jsonl");
-    const prepared = await prepareRunner(
-      options.runnerOf(project.runner),
-      project,
-      plan,
-      workFolder,
-      spoolFile,
-    );
+    const runner = options.runnerOf(project.runner);
+    const { prepared, spoolFile } = await prepareRunner(runner, project, plan, { env, workFolder });
     const context = await readContext(project, run.context?.labels ?? {}, env);
     await withPatience(clock, () => runs.start(run.id, context));
     const writer = createEventWriter({ runs, runId: run.id, clock });
@@ -142,15 +137,19 @@ export async function prepareRunner(
   runner: Runner,
   project: TestProjectSettings,
   { selection, coverage }: Pick<ExecutionPlan, "selection" | "coverage">,
-  workFolder: string,
-  spoolFile: string,
-): Promise<PreparedRunner> {
+  { env, workFolder }: Pick<RunnerPlan, "env" | "workFolder">,
+): Promise<{ readonly prepared: PreparedRunner; readonly spoolFile: string }> {
   const { command, directory } = project;
-  const prepared = await runner.prepare({ command, directory, selection, coverage, workFolder, spoolFile });
+  const spoolFile = join(workFolder, "events.jsonl");
+  const plan = { command, directory, env, selection, coverage, workFolder, spoolFile };
+  const prepared = await runner.prepare(plan);
   return {
-    ...prepared,
-    reports: [...prepared.reports, ...project.reports],
-    coverageFiles: coverage ? [...prepared.coverageFiles, ...project.coverageFiles] : [],
+    prepared: {
+      ...prepared,
+      reports: [...prepared.reports, ...project.reports],
+      coverageFiles: coverage ? [...prepared.coverageFiles, ...project.coverageFiles] : [],
+    },
+    spoolFile,
   };
 }
 

@@ -21,7 +21,7 @@ import type { TestReportOptions } from "../../commands/test-report.ts";
 import type { Context } from "../../context.ts";
 import { ExitCode } from "../../exit-code.ts";
 import { oneLine } from "../../output/text-width.ts";
-import { countParts, runVerdict } from "../../test-view/states.ts";
+import { countParts, isEmptyPass, runVerdict } from "../../test-view/states.ts";
 import { createReport, type KeptReport, keepEnd, removeReport } from "./kept-report.ts";
 import { toMadeRun } from "./made-run.ts";
 import { chooseRunner, plainRunner } from "./runners.ts";
@@ -52,6 +52,7 @@ export async function reportTests(
   const prepared = await prepare(context, runner, {
     command,
     directory,
+    env: context.io.env,
     selection: { files: [], namePattern: "", tags: [], tests: [] },
     coverage: options.coverage === true,
     workFolder: report.workFolder,
@@ -155,7 +156,9 @@ async function tell(context: Context, report: KeptReport, outcome: UploadOutcome
     case "finished": {
       const counts = countParts(outcome.run.counts, paintErr).map((part) => part.style(part.text));
       const verdict = runVerdict(outcome.run, paintErr);
-      const hasVerdict = counts.length > 0 && outcome.run.state !== TestRunState.ERROR;
+      const { state } = outcome.run;
+      const isPass = state === TestRunState.PASSED && !isEmptyPass(outcome.run);
+      const hasVerdict = isPass || (state === TestRunState.FAILED && counts.length > 0);
       const detail = [...(hasVerdict ? [] : [verdict.style(verdict.text.slice(2))]), ...counts].join(", ");
       const sign = hasVerdict ? paintErr.green("✓") : paintErr.yellow("▲");
       return await context.note(`${sign} ${text}: ${detail}`);
