@@ -29,13 +29,13 @@ export function testRunState(state: TestRunState, paint: Colors): Exclude<Cell, 
   }
 }
 
-/** The state of a run; one that passed because there was nothing to run has not shown anything. */
+/** The state of a run; one that passed because nothing ran, or all was skipped, has not shown anything. */
 export function runVerdict(run: TestRun, paint: Colors): Exclude<Cell, string> {
-  return isEmptyPass(run) ? { text: "▲ no tests", style: paint.yellow } : testRunState(run.state, paint);
+  return isEmptyPass(run) ? { text: "▲ no tests ran", style: paint.yellow } : testRunState(run.state, paint);
 }
 
 export function isEmptyPass({ state, counts }: TestRun): boolean {
-  return state === TestRunState.PASSED && (counts?.total ?? 0) === 0;
+  return state === TestRunState.PASSED && (counts?.passed ?? 0) + (counts?.expectedFailures ?? 0) === 0;
 }
 
 export function testStatus(status: TestStatus, paint: Colors): Exclude<Cell, string> {

@@ -2,7 +2,7 @@ import type { TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js
 import { count, formatDuration, formatShare } from "../output/format.ts";
 import { oneLine } from "../output/text-width.ts";
 import type { Terminal } from "../terminal.ts";
-import { countParts, endReason, isEmptyPass, runVerdict, testTitle } from "./states.ts";
+import { countParts, endReason, runVerdict, testTitle } from "./states.ts";
 
 /** How many of the tests that were running when the runner ended are named. */
 const MAX_NAMED = 10;
@@ -12,9 +12,7 @@ export function renderSummary({ paint }: Terminal, run: TestRun): string[] {
   const state = runVerdict(run, paint);
   const counts = countParts(run.counts, paint).map(({ text, style }) => style(text));
   const time = run.duration === undefined ? [] : [`in ${formatDuration(run.duration)}`];
-  const total = isEmptyPass(run)
-    ? "nothing ran that is known as a test"
-    : count(run.counts?.total ?? 0, "test");
+  const total = count(run.counts?.total ?? 0, "test");
   return [
     [`${state.style(state.text)}  ${total}`, ...(counts.length > 0 ? [counts.join(", ")] : []), ...time].join(
       "  ",

@@ -507,9 +507,9 @@ describe("looking at runs", () => {
   });
 
   it("does not call a run without tests passed", async () => {
-    expect((await run(["test", "list"])).stdout).toMatch(/^5093e212 .*▲ no tests/m);
+    expect((await run(["test", "list"])).stdout).toMatch(/^5093e212 .*▲ no tests ran/m);
     const { stdout } = await run(["test", "show", empty.id]);
-    expect(stdout).toMatch(/^▲ no tests {2}nothing ran that is known as a test/);
+    expect(stdout).toMatch(/^▲ no tests ran {2}0 tests/);
   });
 
   it("shows projects, coverage and history", async () => {
