@@ -62,7 +62,7 @@ test("ending a run again returns it as it ended", async () => {
   const again = await runs.finish(id, { reason: TestRunEndReason.CANCELLED, message: "too late" });
   expect(again).toEqual(first);
   expect(first.state).toBe(TestRunState.PASSED);
-  expect(await allEvents(eventLog, id)).toHaveLength(3);
+  expect(await allEvents(eventLog, id)).toHaveLength(4);
 });
 
 describe("batches", () => {
@@ -202,6 +202,41 @@ test("repeated requests make one run, and an id is not used for two", async () =
   const { rows } = { rows: await database.kysely.selectFrom("event_streams").select("name").execute() };
   const known = await database.kysely.selectFrom("test_runs").select("id").execute();
   expect(rows).toHaveLength(known.length);
+});
+
+test("a run of no test passes, and says so", async () => {
+  const { runs, eventLog } = await openReplica(database);
+  const { id } = await runs.create(reported());
+  const over = await runs.finish(id, { ...ranToItsEnd, exitCode: 0 });
+  expect(over).toMatchObject({
+    state: TestRunState.PASSED,
+    end: { message: expect.stringContaining("No test was run") },
+    lastSequence: 4n,
+  });
+  const events = await allEvents(eventLog, id);
+  expect(events.map(({ kind }) => kind.case)).toEqual(["created", "started", "problem", "ended"]);
+  expect(events.at(-1)?.kind.value).toEqual(over);
+
+  const coverage = await runs.create(reported());
+  const measured = { files: [{ file: "a.ts", lines: [{ line: 1, hits: 1 }] }] };
+  await runs.append(coverage.id, "", 1, [event({ case: "coverage", value: measured })]);
+  expect((await runs.finish(coverage.id, ranToItsEnd)).end?.message).toBe("");
+});
+
+test("the end of a run names no more than fits into a list of runs", async () => {
+  const { runs } = await openReplica(database);
+  const { id } = await runs.create(reported());
+  const tests = Array.from({ length: 40 }, (_, index) => {
+    const huge = started(`${index}`);
+    if (huge.kind.case === "testStarted" && huge.kind.value.test) {
+      huge.kind.value.test.suitePath = Array.from({ length: 64 }, () => "x".repeat(1_024));
+    }
+    return huge;
+  });
+  await runs.append(id, "", 1, tests);
+  const { end, counts } = await runs.finish(id, { ...ranToItsEnd, signal: "SIGKILL" });
+  expect(counts).toMatchObject({ total: 40, interrupted: 40 });
+  expect(end?.runningTests.map(({ name }) => name)).toEqual(["0"]);
 });
 
 test("a sign of life is answered with what is durable, not with what the reporter takes to be", async () => {

@@ -1,8 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { timestampDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Clock, DomainError } from "@toolplane/framework";
-import { type TestEvent, TestEventSchema } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
+import {
+  ProblemSeverity,
+  type TestEvent,
+  TestEventSchema,
+} from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import { CoverageTotalsSchema, type FileCoverage } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import {
   TestCountsSchema,
@@ -31,7 +35,7 @@ import { failureKinds, storable, writeCoverage, writeResults } from "./results-s
 import { endedRun, readRow, writeEnd, writeStart } from "./run-rows.ts";
 import { countsAtEnd } from "./run-state.ts";
 import { type RunIdentity, type RunWriter, readIdentity } from "./run-writer.ts";
-import { endOf } from "./verdict.ts";
+import { endOf, isEmpty, NO_TEST_WAS_RUN } from "./verdict.ts";
 
 /** A run to be made. */
 export interface NewRun {
@@ -128,6 +132,12 @@ const LOOK_INTERVAL_MS = 2_000;
 
 /** Somebody has made the same request at the same time. */
 class RepeatedRequestError extends Error {}
+
+/** A run of no test passes, as its runner says, and shows nothing. */
+function emptyRunWarning(time: Timestamp): TestEvent {
+  const value = { severity: ProblemSeverity.WARNING, message: NO_TEST_WAS_RUN };
+  return create(TestEventSchema, { time, kind: { case: "problem", value } });
+}
 
 export function createRuns(options: RunsOptions): Runs {
   const { database, eventLog, announcements, writer, clock, maxEventsPerRun } = options;
@@ -306,14 +316,20 @@ export function createRuns(options: RunsOptions): Runs {
         const end = endOf(state, outcome, await failureKinds(kysely, identity.number));
         const counts = create(TestCountsSchema, countsAtEnd(state));
         const nowMs = clock.now();
+        const time = timestampFromMs(nowMs);
+        // Reports of coverage alone have no tests.
+        const warnings = isEmpty(state, end) && row.coverage === null ? [emptyRunWarning(time)] : [];
+        if (warnings.length > 0) {
+          end.message ||= NO_TEST_WAS_RUN;
+        }
         const run = endedRun(row, { end, counts }, nowMs);
-        run.lastSequence = BigInt(state.lastSequence + 1);
+        run.lastSequence = BigInt(state.lastSequence + warnings.length + 1);
         const ended = create(TestEventSchema, {
-          time: timestampFromMs(nowMs),
+          time,
           kind: { case: "ended", value: run },
         });
         return {
-          events: [ended],
+          events: [...warnings, ended],
           close: true,
           async project(transaction, fresh) {
             const { results } = foldChanges(fresh);

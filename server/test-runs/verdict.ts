@@ -1,4 +1,5 @@
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { TestIdentitySchema } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import {
   type TestRunEnd,
   TestRunEndReason,
@@ -10,6 +11,8 @@ import type { RunOutcome } from "./runs.ts";
 
 /** As many as an end names; see toolplane.testing.v1.TestRunEnd. */
 const MAX_NAMED = 1_000;
+/** And no more bytes: every list of runs has the end of each. */
+const MAX_NAMED_BYTES = 64 * 1024;
 /** Fewer tests that fail alike may well have one cause in the code. */
 const MIN_TESTS_TO_BLAME_ENVIRONMENT = 10;
 const SHARE_TO_BLAME_ENVIRONMENT = 0.8;
@@ -31,12 +34,37 @@ export function endOf(state: RunState, outcome: RunOutcome, kinds: FailureKinds)
     message: outcome.message || messageOf(state, outcome, reason),
     ...(outcome.exitCode === undefined ? {} : { exitCode: outcome.exitCode }),
     signal: outcome.signal ?? "",
-    runningTests: [...state.running.values()].slice(0, MAX_NAMED).map(({ test }) => test),
-    runningFiles: [...state.runningFiles].slice(0, MAX_NAMED),
+    runningTests: firstOf(
+      state.running.values(),
+      ({ test }) => toBinary(TestIdentitySchema, test).length,
+    ).map(({ test }) => test),
+    runningFiles: firstOf(state.runningFiles, (file) => file.length),
     notRun: countsAtEnd(state).notRun,
     infrastructureFailure: isInfrastructureFailure(state, reason, kinds),
   });
 }
+
+/** As many as an end may name, and at least one. */
+function firstOf<T>(items: Iterable<T>, sizeOf: (item: T) => number): T[] {
+  const first: T[] = [];
+  let bytes = 0;
+  for (const item of items) {
+    bytes += sizeOf(item);
+    if (first.length === MAX_NAMED || (bytes > MAX_NAMED_BYTES && first.length > 0)) {
+      break;
+    }
+    first.push(item);
+  }
+  return first;
+}
+
+/** Whether a run came to its end and nothing is to be said of it: no test was known, and no file failed. */
+export function isEmpty(state: RunState, { reason }: TestRunEnd): boolean {
+  return reason === TestRunEndReason.UNSPECIFIED && state.counts.total === 0 && state.filesFailed === 0;
+}
+
+export const NO_TEST_WAS_RUN =
+  "No test was run: the selection, or what the runner takes for test files, fits none";
 
 /** Why there is no verdict, where the runner did not say so itself. */
 function reasonOf(state: RunState, { reason, exitCode, signal = "" }: RunOutcome): TestRunEndReason {
