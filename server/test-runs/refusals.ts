@@ -58,6 +58,15 @@ export function tooManyEvents(limit: number): DomainError {
   });
 }
 
+export function tooMuchOpen(): DomainError {
+  return new DomainError({
+    code: Code.ResourceExhausted,
+    reason: "TOO_MANY_OPEN_TESTS",
+    message:
+      "The run has announced more tests and files that have not ended than can be kept in mind: report their ends first, or split the suite",
+  });
+}
+
 export function queueFull(limit: number): DomainError {
   return new DomainError({
     code: Code.ResourceExhausted,

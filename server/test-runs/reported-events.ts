@@ -7,7 +7,7 @@ import {
   TestEventSchema,
 } from "@toolplane/gen/toolplane/testing/v1/test_event_pb.js";
 import type { TestIdentity } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
-import { tooManyEvents } from "./refusals.ts";
+import { tooManyEvents, tooMuchOpen } from "./refusals.ts";
 import { OUTPUT_DROPPED_PLACE, type RunState } from "./run-state.ts";
 import { testIdOf } from "./test-id.ts";
 
@@ -114,6 +114,16 @@ const BYTES_PER_EVENT = 1_024;
 /** Emptied output takes little room, but some. */
 const MAX_SEQUENCE_FACTOR = 16;
 
+/** What tests and files that were announced and have not ended may take in memory: those of a million tests, and more. */
+const MAX_HELD_BYTES = 512 * 1024 * 1024;
+/** What adds to it. */
+const OPENING = new Set<TestEvent["kind"]["case"]>([
+  "testsFound",
+  "testStarted",
+  "attemptEnded",
+  "fileStarted",
+]);
+
 /**
  * Keeps a run within its limit of events. Beyond it output is emptied; its place stays, since reporters count what they
  * send. The first one left out makes room for a problem that says so. From twice the limit on nothing else is taken.
@@ -123,6 +133,9 @@ export function limitEvents(
   state: RunState,
   maxEvents: number,
 ): readonly TestEvent[] {
+  if (state.heldBytes > MAX_HELD_BYTES && events.some(({ kind }) => OPENING.has(kind.case))) {
+    throw tooMuchOpen();
+  }
   const isOver =
     state.events + events.length > maxEvents ||
     state.counts.total > maxEvents ||

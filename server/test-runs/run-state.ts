@@ -64,6 +64,8 @@ export interface RunState {
   readonly filesFailed: number;
   /** Attempts that were reported of tests that have not ended, by id. */
   readonly attempts: ReadonlyMap<string, readonly TestAttempt[]>;
+  /** How much of `unreported`, `running`, `runningFiles` and `attempts` is text that reporters have sent, roughly in bytes. */
+  readonly heldBytes: number;
   /** Whether an event said that from now on output is left out. */
   readonly outputDropped: boolean;
   /**
@@ -109,6 +111,9 @@ class Fold implements RunState {
   readonly #ended = new Map<string, number>();
   /** How many attempts are in `attempts`. */
   #attemptsHeld = 0;
+  /** The size of the attempts of each test in `attempts`. */
+  readonly #attemptBytes = new Map<string, number>();
+  heldBytes = 0;
 
   apply({ kind, time }: TestEvent, sequence: number, size: number): void {
     this.lastSequence = sequence;
@@ -135,10 +140,11 @@ class Fold implements RunState {
         }
         return;
       case "fileStarted":
+        this.heldBytes += this.runningFiles.has(kind.value.file) ? 0 : kind.value.file.length;
         this.runningFiles.add(kind.value.file);
         return;
       case "fileEnded":
-        this.runningFiles.delete(kind.value.file);
+        this.heldBytes -= this.runningFiles.delete(kind.value.file) ? kind.value.file.length : 0;
         this.filesEnded += 1;
         this.filesFailed += kind.value.failures.length > 0 ? 1 : 0;
         return;
@@ -149,7 +155,7 @@ class Fold implements RunState {
         return;
       case "attemptEnded":
         if (kind.value.test !== undefined && kind.value.result !== undefined) {
-          this.#endAttempt(kind.value.test, kind.value.result);
+          this.#endAttempt(kind.value.test, kind.value.result, size);
         }
         return;
       case "testEnded":
@@ -164,6 +170,7 @@ class Fold implements RunState {
   #know(id: string, test: TestIdentity): void {
     if (!this.#ended.has(id) && !this.unreported.has(id)) {
       this.unreported.set(id, test);
+      this.heldBytes += textOf(test);
       this.counts.total += 1;
     }
   }
@@ -171,17 +178,22 @@ class Fold implements RunState {
   #start(test: TestIdentity, attempt: number): void {
     const id = testIdOf(test);
     this.#know(id, test);
+    this.heldBytes += textOf(test) - textOf(this.running.get(id)?.test);
     this.running.set(id, { test, attempt });
   }
 
-  #endAttempt(test: TestIdentity, result: TestAttempt): void {
+  #endAttempt(test: TestIdentity, result: TestAttempt, size: number): void {
     const id = testIdOf(test);
     this.#know(id, test);
     const attempts = this.attempts.get(id) ?? [];
     // The last place is for the attempt that ends the test.
     if (attempts.length < MAX_ATTEMPTS - 1) {
       this.#attemptsHeld += 1;
-      attempts.push(this.#attemptsHeld <= MAX_WHOLE_ATTEMPTS ? result : withoutText(result));
+      const isWhole = this.#attemptsHeld <= MAX_WHOLE_ATTEMPTS;
+      attempts.push(isWhole ? result : withoutText(result));
+      const bytes = isWhole ? size : 0;
+      this.heldBytes += bytes;
+      this.#attemptBytes.set(id, (this.#attemptBytes.get(id) ?? 0) + bytes);
     }
     this.attempts.set(id, attempts);
   }
@@ -197,8 +209,11 @@ class Fold implements RunState {
     const flaky = status === TestStatus.PASSED && attempts > 1;
     const us = duration ? Math.min(Math.max(Math.round(durationMs(duration) * 1e3), 0), MAX_DURATION_US) : 0;
     this.#record(id, status, flaky, us);
+    this.heldBytes -= textOf(this.unreported.get(id)) + textOf(this.running.get(id)?.test);
+    this.heldBytes -= this.#attemptBytes.get(id) ?? 0;
     this.unreported.delete(id);
     this.running.delete(id);
+    this.#attemptBytes.delete(id);
     this.#attemptsHeld -= this.attempts.get(id)?.length ?? 0;
     this.attempts.delete(id);
   }
@@ -227,8 +242,20 @@ class Fold implements RunState {
     this.running.clear();
     this.attempts.clear();
     this.#attemptsHeld = 0;
+    this.#attemptBytes.clear();
     this.runningFiles.clear();
+    this.heldBytes = 0;
   }
+}
+
+/** How many characters the parts of an identity have. */
+function textOf(test: TestIdentity | undefined): number {
+  if (test === undefined) {
+    return 0;
+  }
+  const { framework, project, file, suitePath, name, parameters, variant } = test;
+  const rest = framework.length + project.length + file.length + name.length + parameters.length;
+  return suitePath.reduce((sum, suite) => sum + suite.length, rest + variant.length);
 }
 
 /** A test that did not end before its run did. */

@@ -17,6 +17,8 @@ import { createRunState, type RunState } from "./run-state.ts";
 /** How many runs are remembered between two writes, and how many of their tests together. */
 const MAX_REMEMBERED_RUNS = 200;
 const MAX_REMEMBERED_TESTS = 1_000_000;
+/** And how much text of tests that have not ended. */
+const MAX_REMEMBERED_BYTES = 256 * 1024 * 1024;
 /** Events that are read at once to catch up. */
 const READ_PAGE = 2_000;
 /** How often other writers of the same run may come first. */
@@ -225,14 +227,19 @@ export async function readIdentity(kysely: Kysely<Tables>, runId: string): Promi
 
 function forgetOthers(remembered: Map<string, RememberedRun>): void {
   let tests = 0;
+  let bytes = 0;
   for (const { state } of remembered.values()) {
     tests += state.counts.total;
+    bytes += state.heldBytes;
   }
+  const isLittle = () =>
+    remembered.size <= MAX_REMEMBERED_RUNS && tests <= MAX_REMEMBERED_TESTS && bytes <= MAX_REMEMBERED_BYTES;
   for (const [id, { state }] of remembered) {
-    if (remembered.size <= 1 || (remembered.size <= MAX_REMEMBERED_RUNS && tests <= MAX_REMEMBERED_TESTS)) {
+    if (remembered.size <= 1 || isLittle()) {
       return;
     }
     remembered.delete(id);
     tests -= state.counts.total;
+    bytes -= state.heldBytes;
   }
 }
