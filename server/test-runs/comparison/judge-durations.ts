@@ -33,6 +33,8 @@ const NOISE_DEVIATIONS = 4;
 /** Noise is told by at least so many tests that last so long. */
 const NOISE_TESTS = 10;
 const NOISE_TEST_MS = 20;
+/** So much must remain of it to be listed. A timer takes no longer on a slow machine; a factor takes too much off. */
+const MACHINE_SHARE = 0.5;
 /** Whatever the noise of long tests, one that lasts twice as long is listed. */
 const MAX_NOISE_RATIO = 2;
 /**
@@ -238,7 +240,7 @@ function judgeByThreshold(sample: Sample, noiseRatio: number, isBeyondNoise: Noi
   const least = THRESHOLD_MS - RESOLUTION_MS;
   const candidate = agreed(
     beyond(baseMs, headMs, THRESHOLD_RATIO, least),
-    beyondMachine(sample, ratio, least),
+    beyondMachine(sample, ratio, MACHINE_SHARE * least),
   );
   const apart = agreed(separation(base, head), separation(sample.evenBase, sample.evenHead));
   const several = Math.min(base.length, head.length) >= 2;
