@@ -20,6 +20,7 @@ import {
   ReportFormat,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { ensureReportersBuilt } from "../scripts/build.mjs";
 import { createTestDatabaseUrl } from "../server/storage/testing.ts";
 import { shopProject } from "./support/shop-project.ts";
 import { startTestApp, type TestApp } from "./support/test-app.ts";
@@ -41,6 +42,7 @@ let readerKey: string;
 const closing: (() => unknown)[] = [];
 
 beforeAll(async () => {
+  await ensureReportersBuilt();
   folder = await mkdtemp(join(tmpdir(), "toolplane-test-runs-"));
   closing.push(() => rm(folder, { recursive: true, force: true }));
   shop = shopProject(folder);
