@@ -67,7 +67,7 @@ test("a run goes from waiting to running to its end", async () => {
   await runs.finish(id, ranToItsEnd);
   expect(await leases.renew([id])).toEqual({ held: new Set() });
   const events = await allEvents(eventLog, id);
-  expect(events.map(({ kind }) => kind.case)).toEqual(["created", "started", "ended"]);
+  expect(events.map(({ kind }) => kind.case)).toEqual(["created", "started", "problem", "ended"]);
   await expect(runs.start(id, undefined)).resolves.toBeUndefined();
 });
 

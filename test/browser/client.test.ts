@@ -1,6 +1,8 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
+import { createToolplane } from "@toolplane/client/node";
+import { TestStatus } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { build } from "esbuild";
 import { type Browser, chromium } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -73,4 +75,34 @@ test("a page on another origin lists, searches, calls, streams and watches with 
   expect(seen).toHaveProperty("streamed.0.updated.name", "toolplane");
   expect(seen).toHaveProperty("refusal", expect.stringContaining("call.arguments.service.nam"));
   expect(errors).toEqual([]);
+});
+
+test("a page follows a test run with an EventSource, and goes on after the last event that it has", async () => {
+  const toolplane = createToolplane({ url: app.url });
+  const { run } = await toolplane.tests.createTestRun({ project: "in-a-browser" });
+  const runId = run?.id ?? "";
+  const page = await browser.newPage();
+  await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`);
+  const follow = (after: number) =>
+    page.evaluate(
+      `window.told = []; window.source = new EventSource("${app.url}/test-runs/${runId}/events?after=${after}");
+      for (const kind of ["created", "started", "test-ended", "ended"]) {
+        source.addEventListener(kind, ({ lastEventId, type }) => {
+          told.push(lastEventId + " " + type);
+          if (type === "ended") source.close();
+        });
+      }`,
+    );
+  const told = () => page.evaluate("window.told");
+  await follow(0);
+  await expect.poll(told).toEqual(["1 created", "2 started"]);
+  const test = { name: "is seen at once" };
+  const events = [{ kind: { case: "testEnded", value: { test, status: TestStatus.PASSED } } } as const];
+  await toolplane.tests.appendTestEvents({ runId, firstPosition: 1n, events });
+  await expect.poll(told).toEqual(["1 created", "2 started", "3 test-ended"]);
+  await page.evaluate("source.close()");
+  await toolplane.tests.finishTestRun({ runId });
+  await follow(3);
+  await expect.poll(told).toEqual(["4 ended"]);
+  toolplane.close();
 });

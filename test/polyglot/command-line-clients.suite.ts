@@ -77,6 +77,42 @@ export function testCommandLineClients(polyglot: () => Polyglot): void {
       expect(stderr).toContain("TOOL_NOT_FOUND");
     });
 
+    it("reports a test run and watches it to its end", async () => {
+      const service = "toolplane.testing.v1.TestRunService";
+      const send = async (method: string, request: object) => {
+        const { stdout } = await grpcurl(["-d", JSON.stringify(request)], `${service}/${method}`);
+        return jsonDocuments(stdout);
+      };
+      const [created] = await send("CreateTestRun", { project: "by-hand", framework: "shell" });
+      const { id: runId } = (created as { run: { id: string } }).run;
+      const events = [
+        { testEnded: { test: { name: "adds" }, status: "TEST_STATUS_PASSED", duration: "0.002s" } },
+      ];
+      expect(await send("AppendTestEvents", { runId, firstPosition: 1, events })).toMatchObject([
+        { acknowledgedPosition: "1" },
+      ]);
+      await send("FinishTestRun", { runId });
+      const told = await send("WatchTestRun", { runId });
+      expect(told[0]).toMatchObject({ connected: { run: { state: "TEST_RUN_STATE_PASSED" } } });
+      const watched = told.flatMap(
+        (news) => (news as { events?: { events: object[] } }).events?.events ?? [],
+      );
+      expect(watched).toMatchObject([
+        { sequence: "1", created: { project: "by-hand" } },
+        { sequence: "2" },
+        { sequence: "3", testEnded: { test: { name: "adds" } } },
+        { sequence: "4", ended: { counts: { passed: 1 } } },
+      ]);
+      const { stdout } = await output("curl", ["-sN", `${polyglot().url}/test-runs/${runId}/events`]);
+      expect(stdout.match(/^event: .*$/gm)).toEqual([
+        "event: created",
+        "event: started",
+        "event: test-ended",
+        "event: ended",
+        "event: caught-up",
+      ]);
+    });
+
     it("works on the examples themselves", async () => {
       for (const [name, service] of [
         ["text", "examples.text.v1.TextService"],

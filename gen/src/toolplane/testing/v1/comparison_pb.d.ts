@@ -173,7 +173,8 @@ export declare const ComparabilityIssueSchema: GenMessage<ComparabilityIssue>;
  */
 export declare type ComparisonSummary = Message<"toolplane.testing.v1.ComparisonSummary"> & {
   /**
-   * True when tests that passed fail now, became slower, or went missing while others of their file stay.
+   * True when tests that passed fail now, became slower beyond the noise of the runs, or went missing while others of
+   * their file stay.
    *
    * @generated from field: bool regression = 1;
    */
@@ -347,7 +348,7 @@ export declare type TestChange = Message<"toolplane.testing.v1.TestChange"> & {
   headStatus: TestStatus;
 
   /**
-   * True when it makes the head worse.
+   * True when a test that was fine is worse in head: it fails, is gone, or is slower beyond the noise of the runs.
    *
    * @generated from field: bool regression = 6;
    */
