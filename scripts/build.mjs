@@ -23,23 +23,39 @@ const REPORTERS = Object.fromEntries(
 /** In the order in which they depend on each other. */
 const PACKAGES = ["framework", "client", "server"];
 
-/** Bundles again when a source is newer than the bundles. Returns whether it did. */
-export async function ensureBuilt() {
-  if (!isOutdated([...Object.keys(BUNDLES), ...Object.keys(REPORTERS)], SOURCES)) {
-    return false;
-  }
-  await Promise.all(Object.entries(BUNDLES).map(([to, from]) => bundle(join(root, from), join(root, to))));
-  await bundleReporters();
-  await stopBundler();
-  return true;
+/** What was asked for last. One after the other: whoever is done stops the bundler, also under those who still need it. */
+let turn = Promise.resolve();
+
+function inTurn(work) {
+  const result = turn.then(work);
+  turn = result.then(
+    () => {},
+    () => {},
+  );
+  return result;
+}
+
+/** Bundles again when a source is newer than the bundles. Resolves with whether it did. */
+export function ensureBuilt() {
+  return inTurn(async () => {
+    if (!isOutdated([...Object.keys(BUNDLES), ...Object.keys(REPORTERS)], SOURCES)) {
+      return false;
+    }
+    await Promise.all(Object.entries(BUNDLES).map(([to, from]) => bundle(join(root, from), join(root, to))));
+    await bundleReporters();
+    await stopBundler();
+    return true;
+  });
 }
 
 /** The same for the reporters alone, which tests of runners need. */
-export async function ensureReportersBuilt() {
-  if (isOutdated(Object.keys(REPORTERS), ["gen/src", "framework", "client"])) {
-    await bundleReporters();
-    await stopBundler();
-  }
+export function ensureReportersBuilt() {
+  return inTurn(async () => {
+    if (isOutdated(Object.keys(REPORTERS), ["gen/src", "framework", "client"])) {
+      await bundleReporters();
+      await stopBundler();
+    }
+  });
 }
 
 function isOutdated(files, sources) {

@@ -10,8 +10,6 @@ import { isPostmasterOf, readPidFile } from "../../server/storage/private/postma
 
 /** Starts in half the time that the sources take. */
 const BUNDLE = join(import.meta.dirname, "..", "..", "client", "dist", "bundle", "toolplane.js");
-/** Once for all: the first to be done stops the bundler, and whoever still waits for it would do so for ever. */
-let built: Promise<unknown> | undefined;
 
 /** The real server in a process of its own, with the same data and the same address from start to start. */
 export interface KillableServer {
@@ -26,8 +24,7 @@ export interface KillableServer {
 
 /** @param config `ServerConfig` */
 export async function startKillableServer(config: object = {}): Promise<KillableServer> {
-  built ??= ensureBuilt();
-  await built;
+  await ensureBuilt();
   const folder = await mkdtemp(join(tmpdir(), "toolplane-killable-"));
   const configFile = join(folder, "server.yaml");
   // JSON is YAML.

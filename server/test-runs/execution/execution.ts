@@ -129,7 +129,7 @@ function findProject({ projects }: Pick<TestingSettings, "projects">, name: stri
       name,
       projects.size === 0
         ? "this server is not configured to run any; its operator adds them to testing.projects, and reports of runs elsewhere need none"
-        : `there are ${quoted(projects.keys())}`,
+        : `this server runs ${quoted(projects.keys())}; others can only be reported to it`,
     );
   }
   return project;

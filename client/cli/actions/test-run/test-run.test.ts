@@ -323,19 +323,30 @@ describe("test report", () => {
     expect(await notes).toContain("test run run-1 was cancelled");
   });
 
-  it("leaves behind what can be uploaded when it is killed", async () => {
-    const child = cli.start(["test", "report", "--project", "shop", "--", "sh", "-c", "echo out; sleep 60"], {
-      url: server.url,
-      env: { TMPDIR: folder },
-    });
-    child.stdin.end();
-    await expect.poll(reported).toEqual(["out\n"]);
-    child.kill("SIGKILL");
-    await once(child, "close");
-    const [kept = ""] = await readdir(folder);
-    expect((await run(["test", "upload", join(folder, kept)])).code).toBe(0);
-    expect(reported()).toEqual(["out\n"]);
-    expect(server.runs.get("run-1")?.finish).toMatchObject({ reason: TestRunEndReason.CRASHED });
+  it("leaves behind what can be uploaded when it is killed, at whatever moment", async () => {
+    for (let kill = 1; kill <= 20; kill++) {
+      const count = "n=0; while true; do n=$((n + 1)); echo $n; sleep 0.002; done";
+      const child = cli.start(["test", "report", "--project", "shop", "--", "sh", "-c", count], {
+        url: server.url,
+        env: { TMPDIR: folder },
+      });
+      child.stdin.end();
+      const wanted = 1 + Math.floor(Math.random() * 60);
+      const lines = () => (reported().at(-1) ?? "").split("\n").slice(0, -1).map(Number);
+      await expect
+        .poll(() => server.runs.size === kill && lines().length >= wanted, { interval: 5 })
+        .toBe(true);
+      child.kill("SIGKILL");
+      await once(child, "close");
+      const acknowledged = lines().length;
+      const [kept = ""] = await readdir(folder);
+      expect((await run(["test", "upload", join(folder, kept)])).code).toBe(0);
+      expect(lines().length).toBeGreaterThanOrEqual(acknowledged);
+      expect(lines()).toEqual(lines().map((_, index) => index + 1));
+      expect([...server.runs.values()].at(-1)?.finish).toMatchObject({ reason: TestRunEndReason.CRASHED });
+      expect(await readdir(folder)).toEqual([]);
+    }
+    expect(server.runs.size).toBe(20);
   });
 
   it("exits like a shell when the command cannot be started", async () => {
