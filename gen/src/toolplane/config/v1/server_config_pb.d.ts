@@ -151,6 +151,13 @@ export declare type ServerConfig = Message<"toolplane.config.v1.ServerConfig"> &
    * @generated from field: toolplane.config.v1.TestingConfig testing = 19;
    */
   testing?: TestingConfig | undefined;
+
+  /**
+   * Runs, and the models that take part in them.
+   *
+   * @generated from field: toolplane.config.v1.OrchestrationConfig orchestration = 20;
+   */
+  orchestration?: OrchestrationConfig | undefined;
 };
 
 /**
@@ -158,6 +165,223 @@ export declare type ServerConfig = Message<"toolplane.config.v1.ServerConfig"> &
  * Use `create(ServerConfigSchema)` to create a new message.
  */
 export declare const ServerConfigSchema: GenMessage<ServerConfig>;
+
+/**
+ * Runs: how many, how large, and which models they may use.
+ *
+ * @generated from message toolplane.config.v1.OrchestrationConfig
+ */
+export declare type OrchestrationConfig = Message<"toolplane.config.v1.OrchestrationConfig"> & {
+  /**
+   * How many runs this replica works on at once. More wait. Unset: 50.
+   *
+   * @generated from field: uint32 max_concurrent_runs = 1;
+   */
+  maxConcurrentRuns: number;
+
+  /**
+   * How many runs may wait for a worker, on all replicas together; further ones are refused. Unset: 10000.
+   *
+   * @generated from field: uint32 max_queued_runs = 2;
+   */
+  maxQueuedRuns: number;
+
+  /**
+   * How long runs are kept after their end. Unset: 30 days.
+   *
+   * @generated from field: google.protobuf.Duration retention = 3;
+   */
+  retention?: Duration | undefined;
+
+  /**
+   * The largest output of a step, and the largest input of a run, as JSON. Unset: 1 MiB.
+   *
+   * @generated from field: uint32 max_value_bytes = 4;
+   */
+  maxValueBytes: number;
+
+  /**
+   * The largest sum of a run's outputs that are kept in memory while it runs. Unset: 64 MiB.
+   *
+   * @generated from field: uint32 max_run_bytes = 5;
+   */
+  maxRunBytes: number;
+
+  /**
+   * How many events a run may have; a model's own words are left out first. Unset: 1000000.
+   *
+   * @generated from field: uint32 max_events_per_run = 6;
+   */
+  maxEventsPerRun: number;
+
+  /**
+   * How deep runs may start runs. Unset: 5.
+   *
+   * @generated from field: uint32 max_depth = 7;
+   */
+  maxDepth: number;
+
+  /**
+   * Who serves models. `anthropic` and `openai` exist by themselves where ANTHROPIC_API_KEY, OPENAI_API_KEY or
+   * OPENAI_BASE_URL is set.
+   *
+   * @generated from field: repeated toolplane.config.v1.ModelProviderConfig providers = 8;
+   */
+  providers: ModelProviderConfig[];
+
+  /**
+   * Models under names of their own, with prices.
+   *
+   * @generated from field: repeated toolplane.config.v1.ModelConfig models = 9;
+   */
+  models: ModelConfig[];
+
+  /**
+   * The model of requirements and agents that name none: `provider/model` or a name from `models`. `TOOLPLANE_MODEL`.
+   * Unset: the first of `models`, else none.
+   *
+   * @generated from field: string default_model = 10;
+   */
+  defaultModel: string;
+
+  /**
+   * From so many allowed tools on, a model searches for tools instead of being offered all. Unset: 20.
+   *
+   * @generated from field: uint32 search_tools_above = 11;
+   */
+  searchToolsAbove: number;
+
+  /**
+   * Agents whose answers are never kept.
+   *
+   * @generated from field: repeated string uncached_agents = 12;
+   */
+  uncachedAgents: string[];
+};
+
+/**
+ * Describes the message toolplane.config.v1.OrchestrationConfig.
+ * Use `create(OrchestrationConfigSchema)` to create a new message.
+ */
+export declare const OrchestrationConfigSchema: GenMessage<OrchestrationConfig>;
+
+/**
+ * A server of models.
+ *
+ * @generated from message toolplane.config.v1.ModelProviderConfig
+ */
+export declare type ModelProviderConfig = Message<"toolplane.config.v1.ModelProviderConfig"> & {
+  /**
+   * Its name, the first part of `provider/model`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * What it speaks: `anthropic`, the Messages API, or `openai`, the chat completions API, as Ollama, vLLM and llama.cpp do
+   * too.
+   *
+   * @generated from field: string protocol = 2;
+   */
+  protocol: string;
+
+  /**
+   * Where it is, with the version's path, such as `http://127.0.0.1:11434/v1`. Unset: the vendor's own.
+   *
+   * @generated from field: string base_url = 3;
+   */
+  baseUrl: string;
+
+  /**
+   * Where its key is. Unset: it wants none.
+   *
+   * @generated from field: toolplane.config.v1.SecretSource api_key = 4;
+   */
+  apiKey?: SecretSource | undefined;
+
+  /**
+   * How many requests may run at once, on this replica. Unset: 50.
+   *
+   * @generated from field: uint32 max_concurrency = 5;
+   */
+  maxConcurrency: number;
+
+  /**
+   * How long nothing may come while it answers. Unset: 2 min.
+   *
+   * @generated from field: google.protobuf.Duration silence_timeout = 6;
+   */
+  silenceTimeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message toolplane.config.v1.ModelProviderConfig.
+ * Use `create(ModelProviderConfigSchema)` to create a new message.
+ */
+export declare const ModelProviderConfigSchema: GenMessage<ModelProviderConfig>;
+
+/**
+ * A model.
+ *
+ * @generated from message toolplane.config.v1.ModelConfig
+ */
+export declare type ModelConfig = Message<"toolplane.config.v1.ModelConfig"> & {
+  /**
+   * Its name here.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Who serves it.
+   *
+   * @generated from field: string provider = 2;
+   */
+  provider: string;
+
+  /**
+   * Its name there. Unset: the same.
+   *
+   * @generated from field: string model = 3;
+   */
+  model: string;
+
+  /**
+   * United States dollars for a million tokens that it reads. Unset: not known.
+   *
+   * @generated from field: optional double input_price = 4;
+   */
+  inputPrice?: number | undefined;
+
+  /**
+   * The same for those read from the provider's prompt cache. Unset: `input_price`.
+   *
+   * @generated from field: optional double cached_input_price = 5;
+   */
+  cachedInputPrice?: number | undefined;
+
+  /**
+   * The same for those that it writes. Unset: not known.
+   *
+   * @generated from field: optional double output_price = 6;
+   */
+  outputPrice?: number | undefined;
+
+  /**
+   * The most tokens that it may write in a turn. Unset: 8192.
+   *
+   * @generated from field: uint32 max_output_tokens = 7;
+   */
+  maxOutputTokens: number;
+};
+
+/**
+ * Describes the message toolplane.config.v1.ModelConfig.
+ * Use `create(ModelConfigSchema)` to create a new message.
+ */
+export declare const ModelConfigSchema: GenMessage<ModelConfig>;
 
 /**
  * Test runs: which projects this server may run, and what is kept.

@@ -1,0 +1,31 @@
+import type { Transaction } from "kysely";
+import type { Tables } from "../storage/tables.ts";
+import type { ClaimableJob } from "./engine/journal.ts";
+
+/**
+ * Which runs want a worker: one job a run. A job that was fetched belongs to its worker while `touch` is called; otherwise
+ * another one can fetch it.
+ */
+export interface RunJobs {
+  /**
+   * Adds a job in the caller's transaction and wakes workers when it is committed.
+   *
+   * @param job.id a new UUID
+   * @param job.startAfter when it can be fetched, in milliseconds since 1970; default: now
+   */
+  send(
+    transaction: Transaction<Tables>,
+    job: { readonly id: string; readonly runId: string; readonly startAfter?: number | undefined },
+  ): Promise<void>;
+  /** At most `limit` jobs, the oldest first. */
+  fetch(limit: number): Promise<readonly ClaimableJob[]>;
+  /** Says that this worker lives. */
+  touch(jobs: readonly ClaimableJob[]): Promise<void>;
+  /** Nothing more is to be done for it. */
+  complete(job: ClaimableJob): Promise<void>;
+  /** Lets another worker have it at once. */
+  release(job: ClaimableJob): Promise<void>;
+  /** Calls back when there may be something to fetch. Returns how to stop that. */
+  onWork(callback: () => void): () => void;
+  close(): Promise<void>;
+}
