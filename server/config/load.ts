@@ -49,7 +49,7 @@ export function loadSettings(overrides: ConfigOverrides, env: NodeJS.ProcessEnv)
     merged["auth"] = withOperatorKey(merged["auth"] ?? {});
   }
   const config = parseMessageJson(ServerConfigSchema, merged, { registry, names: "proto" });
-  return resolveSettings(config, file ? dirname(file) : ".");
+  return resolveSettings(config, file ? dirname(file) : ".", env);
 }
 
 /** Replaces a value under either of the two spellings that Protobuf JSON allows. */

@@ -8,6 +8,7 @@ import { type AuthSettings, resolveAuth } from "./auth.ts";
 import { milliseconds } from "./durations.ts";
 import { type InboundSettings, resolveInbound } from "./inbound.ts";
 import { type ReportMistake, withoutMistakes } from "./mistakes.ts";
+import { type OrchestrationSettings, resolveOrchestration } from "./orchestration.ts";
 import { type OutboundSettings, resolveOutbound } from "./outbound.ts";
 import { resolveRedisUrl } from "./redis-url.ts";
 import { resolveTesting, type TestingSettings } from "./testing.ts";
@@ -61,6 +62,7 @@ export interface Settings {
   readonly inbound: InboundSettings;
   readonly outbound: OutboundSettings;
   readonly testing: TestingSettings;
+  readonly orchestration: OrchestrationSettings;
 }
 
 const MINUTE = 60_000;
@@ -75,12 +77,18 @@ export const DEFAULT_DATA_DIR = ".toolplane";
  * Fills in the defaults that the contract documents. Throws INVALID_ARGUMENT for values that contradict each other.
  *
  * @param folder that relative directories of test projects stand below
+ * @param env where providers of models come from that need no configuration
  */
-export function resolveSettings(config: ServerConfig, folder: string): Settings {
-  return withoutMistakes((report) => resolve(config, folder, report));
+export function resolveSettings(config: ServerConfig, folder: string, env: NodeJS.ProcessEnv): Settings {
+  return withoutMistakes((report) => resolve(config, folder, env, report));
 }
 
-function resolve(config: ServerConfig, folder: string, report: ReportMistake): Settings {
+function resolve(
+  config: ServerConfig,
+  folder: string,
+  env: NodeJS.ProcessEnv,
+  report: ReportMistake,
+): Settings {
   const { limits, registry, health, tools, pool, tls } = config;
   return {
     listen: config.listen || DEFAULT_LISTEN,
@@ -131,6 +139,7 @@ function resolve(config: ServerConfig, folder: string, report: ReportMistake): S
     inbound: resolveInbound(config.inbound, report),
     outbound: resolveOutbound(config.outbound, report),
     testing: resolveTesting(config.testing, folder, report),
+    orchestration: resolveOrchestration(config.orchestration, env, report),
   };
 }
 
