@@ -18,6 +18,7 @@ import {
   redisCounters,
   type SharedLimitSet,
 } from "@toolplane/framework/policies";
+import { OrchestrationService } from "@toolplane/gen/toolplane/orchestration/v1/orchestration_service_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { TestRunService } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { ToolService } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
@@ -46,6 +47,7 @@ const EXEMPT: ReadonlySet<string> = new Set([
  * asked: how long they take says nothing about this server's load.
  */
 const WAITING: ReadonlySet<string> = new Set([
+  OrchestrationService.typeName,
   TestRunService.typeName,
   ToolService.typeName,
   ...[

@@ -30,7 +30,20 @@ const domains: Record<string, readonly string[]> = {
   registry: ["backends", "schema", "pool", "storage", "config"],
   tools: ["registry/registry.ts", "backends", "config"],
   "event-log": ["storage"],
-  "test-runs": ["event-log/event-log.ts", "event-log/open-event-log.ts", "storage", "config", "idempotency"],
+  "event-streams": ["event-log/event-log.ts"],
+  "test-runs": ["event-log/event-log.ts", "event-streams", "storage", "config", "idempotency"],
+  orchestration: [
+    "event-log/event-log.ts",
+    "event-streams",
+    "registry/registry.ts",
+    "tools/caller.ts",
+    "tools/result.ts",
+    "tools/streaming.ts",
+    "backends/invocation.ts",
+    "schema",
+    "storage",
+    "config",
+  ],
   idempotency: ["storage/database.ts"],
   cache: ["storage", "config"],
   access: ["storage", "config"],
@@ -38,7 +51,7 @@ const domains: Record<string, readonly string[]> = {
 };
 
 /** Neither a domain nor a part of one. */
-const shared = ["error-code.ts", "page-token.ts", "timeout.ts"];
+const shared = ["error-code.ts", "fingerprint.ts", "ownership.ts", "page-token.ts", "timeout.ts"];
 
 interface Import {
   readonly from: string;

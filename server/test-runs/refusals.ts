@@ -1,22 +1,11 @@
 import { Code } from "@connectrpc/connect";
-import { DomainError, includesRole, notFound, type Principal } from "@toolplane/framework";
+import { DomainError, notFound } from "@toolplane/framework";
 
 /** What the reason `TEST_RUN_NOT_FOUND` is made of. */
-const RESOURCE = "test run";
+export const RESOURCE = "test run";
 
 export function unknownRun(id: string): DomainError {
   return notFound(RESOURCE, id, "it may have been deleted because of its age; list the runs that there are");
-}
-
-/** Refuses a change to a run by others than whoever made it and operators. */
-export function refuseStranger(
-  { id, createdBy }: { readonly id: string; readonly createdBy: string },
-  principal: Principal,
-): void {
-  const isTheirs = createdBy === "anonymous" || createdBy === principal.id;
-  if (!isTheirs && !includesRole(principal.role, "operator")) {
-    throw notYours(id, createdBy);
-  }
 }
 
 /** Something was to be added to a run that has ended. */
@@ -83,14 +72,5 @@ export function runBusy(id: string): DomainError {
     reason: "TEST_RUN_BUSY",
     message: `Test run "${id}" is written to by too many at once: try again`,
     retryAfterMs: 100,
-  });
-}
-
-function notYours(id: string, createdBy: string): DomainError {
-  return new DomainError({
-    code: Code.PermissionDenied,
-    reason: "NOT_YOUR_TEST_RUN",
-    message: `Test run "${id}" belongs to ${createdBy}: only they and operators may change it`,
-    resource: { type: RESOURCE, name: id },
   });
 }

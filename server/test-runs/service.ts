@@ -1,5 +1,4 @@
-import { createHash } from "node:crypto";
-import { create, type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, type ConnectRouter, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import { type Clock, DomainError, invalidArgument, principalOf } from "@toolplane/framework";
@@ -19,11 +18,13 @@ import {
   WatchTestRunResponseSchema,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { milliseconds, toDuration } from "../config/durations.ts";
+import { fingerprintOf } from "../fingerprint.ts";
+import { refuseStranger } from "../ownership.ts";
 import { invalidPageToken, pageTokens } from "../page-token.ts";
 import { eventsOf, packEvents, withoutOutput } from "./event-bytes.ts";
 import { DEFAULT_SILENCE_MS } from "./new-run.ts";
 import type { ProjectRuns, ResultPosition, TestRunQueries } from "./queries.ts";
-import { refuseStranger } from "./refusals.ts";
+import { RESOURCE } from "./refusals.ts";
 import type { RunIdentity } from "./run-writer.ts";
 import type { Runs } from "./runs.ts";
 import type { RunNews, RunWatchers } from "./watch.ts";
@@ -65,7 +66,7 @@ export function testRunRoutes(options: TestRunRoutesOptions): (router: ConnectRo
   /** Refuses a change to a run by others than whoever made it and operators. */
   async function authorize(runId: string, context: Pick<HandlerContext, "values">): Promise<RunIdentity> {
     const identity = await runs.identify(runId);
-    refuseStranger(identity, principalOf(context.values));
+    refuseStranger({ type: RESOURCE, ...identity }, principalOf(context.values));
     return identity;
   }
 
@@ -205,11 +206,6 @@ export function testRunRoutes(options: TestRunRoutesOptions): (router: ConnectRo
       },
     });
   };
-}
-
-/** Tells requests apart that have the same id. */
-export function fingerprintOf<Desc extends DescMessage>(schema: Desc, request: MessageShape<Desc>): string {
-  return createHash("sha256").update(toBinary(schema, request)).digest("base64url");
 }
 
 /** No reporter comes so far, and numbers beyond cannot be told apart. */

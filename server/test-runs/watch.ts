@@ -1,8 +1,8 @@
-import { Code } from "@connectrpc/connect";
-import { type Clock, DomainError } from "@toolplane/framework";
+import type { Clock } from "@toolplane/framework";
 import type { TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import type { TestRunProgress } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
-import { type EventLog, type LogNews, type LogPage, UnknownStreamError } from "../event-log/event-log.ts";
+import type { EventLog, LogNews, LogPage } from "../event-log/event-log.ts";
+import { createWatchers } from "../event-streams/watchers.ts";
 import { isEnded } from "./event-bytes.ts";
 import type { ProgressBoard } from "./progress.ts";
 import { unknownRun } from "./refusals.ts";
@@ -39,8 +39,7 @@ export interface RunWatchersOptions {
 }
 
 export function createRunWatchers({ runs, eventLog, progress, clock }: RunWatchersOptions): RunWatchers {
-  const draining = new AbortController();
-  const watchers = new Set<object>();
+  const watchers = createWatchers(eventLog);
 
   async function* watch(
     runId: string,
@@ -49,32 +48,15 @@ export function createRunWatchers({ runs, eventLog, progress, clock }: RunWatche
   ): AsyncGenerator<RunNews, void, undefined> {
     const run = await runs.get(runId);
     yield { kind: "connected", run };
-    // Not `AbortSignal.any`, which is slow to be let go of where one of the signals lives long.
-    const leave = new AbortController();
-    const onAbort = () => leave.abort();
-    signal.addEventListener("abort", onAbort);
-    draining.signal.addEventListener("abort", onAbort);
-    if (signal.aborted || draining.signal.aborted) {
-      onAbort();
-    }
-    const key = {};
-    watchers.add(key);
     const shared = progress.join(runId);
+    // What a database that is away costs is a message, not the watch.
+    const progressAfter = (sequence: number) => shared.after(sequence).catch(() => undefined);
     try {
-      const log = eventLog.watch(runId, { after, signal: leave.signal });
-      // What a database that is away costs is a message, not the watch.
-      const progressAfter = (sequence: number) => shared.after(sequence).catch(() => undefined);
-      yield* interleave(log, onAbort, progressAfter, run.endTime !== undefined, clock);
-    } catch (error) {
-      throw error instanceof UnknownStreamError ? unknownRun(runId) : error;
+      yield* watchers.follow(runId, { after, signal, unknown: () => unknownRun(runId) }, (log, leave) =>
+        interleave(log, leave, progressAfter, run.endTime !== undefined, clock),
+      );
     } finally {
-      watchers.delete(key);
       shared.leave();
-      signal.removeEventListener("abort", onAbort);
-      draining.signal.removeEventListener("abort", onAbort);
-    }
-    if (draining.signal.aborted && !signal.aborted) {
-      throw shuttingDown();
     }
   }
 
@@ -83,7 +65,7 @@ export function createRunWatchers({ runs, eventLog, progress, clock }: RunWatche
     get size() {
       return watchers.size;
     },
-    drain: () => draining.abort(),
+    drain: () => watchers.drain(),
   };
 }
 
@@ -167,13 +149,4 @@ async function within<T>(work: Promise<T>, ms: number, clock: Clock): Promise<T 
   } finally {
     cancel();
   }
-}
-
-function shuttingDown(): DomainError {
-  return new DomainError({
-    code: Code.Unavailable,
-    reason: "SHUTTING_DOWN",
-    message: "the server is shutting down: go on from the last event",
-    retryAfterMs: 1_000,
-  });
 }

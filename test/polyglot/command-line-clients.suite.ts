@@ -7,6 +7,7 @@ const SERVICES = [
   "grpc.reflection.v1.ServerReflection",
   "grpc.reflection.v1alpha.ServerReflection",
   "toolplane.admin.v1.AdminService",
+  "toolplane.orchestration.v1.OrchestrationService",
   "toolplane.registry.v1.RegistryService",
   "toolplane.testing.v1.TestRunService",
   "toolplane.tools.v1.ToolService",

@@ -18,9 +18,10 @@ import {
   type ImportTestResultsRequest,
   type TestRunService,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
-import { refuseStranger } from "../refusals.ts";
+import { fingerprintOf } from "../../fingerprint.ts";
+import { refuseStranger } from "../../ownership.ts";
+import { RESOURCE } from "../refusals.ts";
 import type { NewRun, Runs } from "../runs.ts";
-import { fingerprintOf } from "../service.ts";
 import { type ReportBytes, reportBytes } from "./report-bytes.ts";
 import { coverageTarget, type ImportTarget, newRunTarget } from "./target.ts";
 
@@ -75,7 +76,7 @@ export function createImporter({ runs, maxImportBytes }: ImporterOptions): Impor
     const principal = principalOf(context.values);
     if (header.runId !== "") {
       const { createdBy } = await runs.identify(header.runId);
-      refuseStranger({ id: header.runId, createdBy }, principal);
+      refuseStranger({ type: RESOURCE, id: header.runId, createdBy }, principal);
       return coverageTarget(runs, header.runId);
     }
     return newRunTarget(runs, newRunOf(checkRun(header.run), principal));
