@@ -19,12 +19,12 @@ export interface RunJobs {
   ): Promise<void>;
   /** At most `limit` jobs, the oldest first. */
   fetch(limit: number): Promise<readonly ClaimableJob[]>;
-  /** Says that this worker lives. */
-  touch(jobs: readonly ClaimableJob[]): Promise<void>;
-  /** Nothing more is to be done for it. */
+  /** Says that this worker lives. Returns the ids of those that are still its own; the others are other workers'. */
+  touch(jobs: readonly ClaimableJob[]): Promise<ReadonlySet<string>>;
+  /** Nothing more is to be done for it. Changes nothing when it is no longer this worker's; nor does `release`. */
   complete(job: ClaimableJob): Promise<void>;
-  /** Lets another worker have it at once. */
-  release(job: ClaimableJob): Promise<void>;
+  /** Lets another worker have it, at once or from `startAfter` on, in milliseconds since 1970. */
+  release(job: ClaimableJob, startAfter?: number): Promise<void>;
   /** Calls back when there may be something to fetch. Returns how to stop that. */
   onWork(callback: () => void): () => void;
   close(): Promise<void>;
