@@ -30,6 +30,8 @@ export interface StepContext {
   readonly path: string;
   /** From 1, over all workers that have tried. */
   readonly attempt: number;
+  /** When its first attempt began, on whichever worker, in milliseconds since 1970. */
+  readonly startTime: number;
   /** A UUID made of the run and the path: the same for every attempt, on every worker. */
   readonly idempotencyKey: string;
   /** Aborted when the attempt's time is over, and when the run is cancelled, has ended, or belongs to another worker. */
