@@ -2,6 +2,7 @@ import type { AccessTables } from "../access/tables.ts";
 import type { CacheTables } from "../cache/tables.ts";
 import type { EventLogTables } from "../event-log/tables.ts";
 import type { IdempotencyTables } from "../idempotency/tables.ts";
+import type { OrchestrationTables } from "../orchestration/tables.ts";
 import type { RegistryTables } from "../registry/tables.ts";
 import type { TestRunTables } from "../test-runs/tables.ts";
 
@@ -14,5 +15,6 @@ export interface Tables
     CacheTables,
     EventLogTables,
     IdempotencyTables,
+    OrchestrationTables,
     RegistryTables,
     TestRunTables {}

@@ -7,6 +7,7 @@ import { apiKeysMigration } from "./0005-api-keys.ts";
 import { rateLimitsMigration } from "./0006-rate-limits.ts";
 import { eventLogMigration } from "./0007-event-log.ts";
 import { testRunsMigration } from "./0008-test-runs.ts";
+import { orchestrationMigration } from "./0009-orchestration.ts";
 
 /** One step of the schema. Once released it never changes: a mistake is corrected by a further step. */
 export interface Migration {
@@ -26,4 +27,5 @@ export const migrations: readonly Migration[] = [
   rateLimitsMigration,
   eventLogMigration,
   testRunsMigration,
+  orchestrationMigration,
 ];
