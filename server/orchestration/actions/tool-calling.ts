@@ -1,0 +1,79 @@
+import { create, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
+import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { type Clock, invalidArgument } from "@toolplane/framework";
+import { type ToolCall, ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
+import { toDuration } from "../../config/durations.ts";
+import type { Registry } from "../../registry/registry.ts";
+import type { Caller } from "../../tools/caller.ts";
+import { createResultList } from "../../tools/result.ts";
+import { answersWithStream, isUnary } from "../../tools/streaming.ts";
+import type { ToolCalling } from "./action.ts";
+import { runHeaders } from "./run-headers.ts";
+
+export interface ToolCallingOptions {
+  readonly caller: Caller;
+  readonly registry: Pick<Registry, "resolveTool">;
+  /** The largest result in bytes; what is gathered from a stream counts as one. */
+  readonly maxResultBytes: number;
+  readonly clock: Clock;
+}
+
+/** Where the arguments are, in errors about them: the field is that of a workflow's step. */
+const FIELD = "tool";
+
+/** Calls tools as a service of this server does, with all that protects tools and their callers. */
+export function createToolCalling({
+  caller,
+  registry,
+  maxResultBytes,
+  clock,
+}: ToolCallingOptions): ToolCalling {
+  return {
+    async call(spec, { run, path, idempotencyKey, signal }) {
+      signal.throwIfAborted();
+      const { tool, environment, version, timeoutMs } = spec;
+      const { streaming } = registry.resolveTool(tool, { environment, version });
+      // What a stream brought is not kept, so its backend can only be told that it may have seen the call before.
+      const keeps = idempotencyKey !== "" && isUnary(streaming);
+      const call: ToolCall = create(ToolCallSchema, {
+        tool,
+        environment,
+        version,
+        input: { case: "arguments", value: argumentsOf(spec.arguments) },
+        requestId: keeps ? idempotencyKey : "",
+        ...(timeoutMs !== undefined && { timeout: toDuration(timeoutMs) }),
+      });
+      const headers = runHeaders(run, path);
+      if (idempotencyKey !== "" && !keeps) {
+        headers.set("idempotency-key", idempotencyKey);
+        headers.set("x-request-id", idempotencyKey);
+      }
+      const results = createResultList(false, maxResultBytes);
+      const context = {
+        principal: run.principal,
+        signal,
+        timeoutMs: Math.max(run.deadline - clock.now(), 1),
+        headers,
+        path: FIELD,
+        gathers: true,
+        persistent: true,
+      };
+      for await (const event of caller.call(call, context)) {
+        if (event.kind === "result") {
+          results.add(event.output);
+        }
+      }
+      const { value } = results.finish(answersWithStream(streaming));
+      return value?.case === "json" ? toJson(ValueSchema, create(ValueSchema, value.value)) : null;
+    },
+  };
+}
+
+function argumentsOf(json: JsonValue): JsonObject {
+  if (typeof json === "object" && json !== null && !Array.isArray(json)) {
+    return json;
+  }
+  throw invalidArgument([
+    { field: `${FIELD}.arguments`, description: "expected an object", reason: "WRONG_TYPE" },
+  ]);
+}
