@@ -9,6 +9,7 @@ import type {
   LimitTotals,
   PoolSnapshot,
 } from "./admin/admin.ts";
+import type { Caches } from "./cache/caches.ts";
 import type { Settings } from "./config/settings.ts";
 import type { Inbound } from "./inbound.ts";
 import type { ConnectionPool } from "./pool/index.ts";
@@ -21,7 +22,7 @@ export interface AdminSourcesOptions {
   readonly registry: Pick<Registry, "batchWriters" | "getService" | "getTool">;
   readonly inbound: Inbound;
   readonly outbound: Outbound;
-  readonly cache: ResponseCache | undefined;
+  readonly caches: Pick<Caches, "tools" | "answers"> | undefined;
   readonly pool: ConnectionPool;
   readonly requestIds: Pick<Idempotency, "stats">;
   readonly streams: NonNullable<AdminSources["streams"]>;
@@ -29,7 +30,7 @@ export interface AdminSourcesOptions {
 
 /** What the admin service looks at, in its own terms. */
 export function createAdminSources(options: AdminSourcesOptions): AdminSources {
-  const { settings, registry, inbound, outbound, cache, pool, requestIds, streams } = options;
+  const { settings, registry, inbound, outbound, caches, pool, requestIds, streams } = options;
   const { breakers, outliers, coalescer, throttles } = outbound;
   const look = (name: string) =>
     breakers
@@ -84,15 +85,21 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
       ],
       totals: () => [...inbound.limits.totals(), ...sumOf("tool", throttles.list())],
     },
-    ...(cache && {
+    ...(caches && {
       caches: {
-        list: () => [describeCache(cache)],
-        purge: async ({ name, tool }) =>
-          name === undefined || name === cache.stats().name
-            ? cache.purge(
+        list: () => [caches.tools, caches.answers].map(describeCache),
+        async purge({ name, tool }) {
+          const purged = [caches.tools, caches.answers]
+            .filter((cache) => name === undefined || name === cache.stats().name)
+            // An answer of an agent is of no tool.
+            .filter((cache) => tool === undefined || cache === caches.tools)
+            .map((cache) =>
+              cache.purge(
                 tool === undefined ? { kind: "all" } : { kind: "tag", tag: fullNameOf(tool, registry) },
-              )
-            : 0,
+              ),
+            );
+          return (await Promise.all(purged)).reduce((total, entries) => total + entries, 0);
+        },
       },
     }),
     deduplications: () => [
@@ -106,14 +113,16 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
           ]
         : []),
       // Calls whose answers are kept share them as they are fetched.
-      ...(cache ? [{ name: "tools, kept", ...cache.stats().sharing }] : []),
+      ...(caches ? [{ name: "tools, kept", ...caches.tools.stats().sharing }] : []),
     ],
     pool: () => describePool(pool),
     requestIds: () => requestIds.stats(),
     repetition: () => outbound.repetition.stats(),
     batchWriters() {
-      const ofCache = cache?.stats().durable?.writer;
-      return [...registry.batchWriters(), ...(ofCache ? [ofCache] : [])];
+      const ofCaches = [caches?.tools, caches?.answers].flatMap(
+        (cache) => cache?.stats().durable?.writer ?? [],
+      );
+      return [...registry.batchWriters(), ...ofCaches];
     },
     streams,
   };

@@ -64,7 +64,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
     );
     const { maxResultBytes, defaultConcurrency } = settings.tools;
     const inbound = parts.own(await openInbound({ settings, database, access, clock, logger }));
-    const { outbound, cache, requestIds } = parts.own(
+    const { outbound, caches, requestIds } = parts.own(
       await openOutbound({
         settings,
         database,
@@ -87,7 +87,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
           registry,
           inbound,
           outbound,
-          cache,
+          caches,
           pool,
           requestIds,
           streams: () => server.streams(),

@@ -1,6 +1,6 @@
 import type { Clock, Logger } from "@toolplane/framework";
-import type { BreakerEvent, Idempotency, OutlierEvent, ResponseCache } from "@toolplane/framework/policies";
-import { openToolCache } from "./cache/tool-cache.ts";
+import type { BreakerEvent, Idempotency, OutlierEvent } from "@toolplane/framework/policies";
+import { type Caches, openCaches } from "./cache/caches.ts";
 import type { Settings } from "./config/settings.ts";
 import { openRequestIds } from "./idempotency/request-ids.ts";
 import { type Part, PartsInReverse } from "./parts.ts";
@@ -24,7 +24,7 @@ export interface OpenOutboundOptions {
 export interface OpenOutbound extends Part {
   readonly outbound: Outbound;
   /** Undefined: answers are not kept. */
-  readonly cache: ResponseCache | undefined;
+  readonly caches: Caches | undefined;
   readonly requestIds: Pick<Idempotency, "stats">;
 }
 
@@ -32,9 +32,9 @@ export async function openOutbound(options: OpenOutboundOptions): Promise<OpenOu
   const { settings, database, registry, clock, logger, env, onBreakerChange } = options;
   const parts = new PartsInReverse();
   try {
-    const cache = await openToolCache({ settings, database, clock, logger, env });
-    if (cache) {
-      parts.own(cache);
+    const caches = await openCaches({ settings, database, clock, logger, env });
+    if (caches) {
+      parts.own(caches);
     }
     const requestIds = parts.own(
       await openRequestIds({ database, retentionMs: settings.inbound.idempotencyRetentionMs, clock, logger }),
@@ -44,7 +44,7 @@ export async function openOutbound(options: OpenOutboundOptions): Promise<OpenOu
         settings: settings.outbound,
         defaultTimeoutMs: settings.tools.defaultTimeoutMs,
         registry,
-        cache,
+        cache: caches?.tools,
         idempotent: createIdempotentCalls(requestIds, logger),
         clock,
         onBreakerChange(event) {
@@ -56,7 +56,7 @@ export async function openOutbound(options: OpenOutboundOptions): Promise<OpenOu
           logger.warn({ policy, tool, err }, "what is configured as the fallback of a tool cannot be one"),
       }),
     );
-    return { outbound, cache, requestIds, close: () => parts.close() };
+    return { outbound, caches, requestIds, close: () => parts.close() };
   } catch (error) {
     await parts.close();
     throw error;

@@ -1,0 +1,188 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { ConnectRouter, HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { type Clock, type Principal, principalOf } from "@toolplane/framework";
+import {
+  OrchestrationService,
+  RetryRunRequestSchema,
+  type StartRunRequest,
+  StartRunRequestSchema,
+  type WatchRunResponse,
+  WatchRunResponseSchema,
+} from "@toolplane/gen/toolplane/orchestration/v1/orchestration_service_pb.js";
+import { type Run, RunState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import { milliseconds } from "../config/durations.ts";
+import { fingerprintOf } from "../fingerprint.ts";
+import { refuseStranger } from "../ownership.ts";
+import { parentOf } from "./actions/run-headers.ts";
+import type { definitionHandlers } from "./definitions/handlers.ts";
+import { eventsOf, packEvents, withoutDeltas } from "./event-bytes.ts";
+import { notRetryable, RESOURCE } from "./refusals.ts";
+import type { Runs } from "./runs.ts";
+import type { RunStarter } from "./starter.ts";
+import type { RunNews, RunWatchers } from "./watch.ts";
+
+export interface RunRoutesOptions {
+  readonly runs: Runs;
+  readonly starter: RunStarter;
+  readonly watchers: RunWatchers;
+  readonly clock: Clock;
+  /** The methods for workflows and agents. */
+  readonly definitions: ReturnType<typeof definitionHandlers>;
+}
+
+/** How long CancelRun waits for running calls to end. */
+const CANCEL_PATIENCE_MS = 10_000;
+
+/** The RPC handlers of `toolplane.orchestration.v1.OrchestrationService`. */
+export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) => void {
+  const { runs, starter, watchers, clock, definitions } = options;
+
+  /** Refuses a change to a run by others than whoever started it and operators. */
+  async function authorize(runId: string, context: Pick<HandlerContext, "values">): Promise<Principal> {
+    const principal = principalOf(context.values);
+    refuseStranger({ type: RESOURCE, id: runId, createdBy: await runs.owner(runId) }, principal);
+    return principal;
+  }
+
+  async function start(request: StartRunRequest, context: HandlerContext): Promise<Run> {
+    const { source, labels, requestId, timeout } = request;
+    return await starter.start(required(source), {
+      principal: principalOf(context.values),
+      labels,
+      timeoutMs: timeout && milliseconds(timeout, 0),
+      parent: parentOf(context.requestHeader),
+      ...(requestId !== "" && {
+        request: {
+          id: requestId,
+          fingerprint: fingerprintOf(StartRunRequestSchema, { ...request, requestId: "" }),
+        },
+      }),
+    });
+  }
+
+  async function* watch(
+    runId: string,
+    { after, leavesDeltasOut }: { after: number; leavesDeltasOut: boolean },
+    { signal, requestHeader }: Pick<HandlerContext, "signal" | "requestHeader">,
+  ): AsyncGenerator<WatchRunResponse, void, undefined> {
+    const isBinary = !(requestHeader.get("content-type") ?? "json").includes("json");
+    for await (const news of watchers.watch(runId, after, signal)) {
+      yield* toResponses(news, leavesDeltasOut, isBinary, clock);
+    }
+  }
+
+  const handlers: Omit<ServiceImpl<typeof OrchestrationService>, keyof RunRoutesOptions["definitions"]> = {
+    async startRun(request, context) {
+      return { run: await start(request, context) };
+    },
+
+    async *executeRun(request, context) {
+      const { id } = await start(required(request.start), context);
+      for await (const { kind } of watch(id, { after: 0, leavesDeltasOut: false }, context)) {
+        yield { kind };
+      }
+    },
+
+    watchRun: ({ runId, afterSequence, withoutDeltas }, context) =>
+      watch(runId, { after: Number(afterSequence), leavesDeltasOut: withoutDeltas }, context),
+
+    async getRun({ runId, wait }, { signal }) {
+      const ms = milliseconds(wait, 0);
+      const run = ms > 0 ? await runs.waitForEnd(runId, ms, signal) : await runs.get(runId);
+      return { run, source: await runs.source(runId) };
+    },
+
+    async listRuns({ filter, pageSize, pageToken }) {
+      const { items, nextPageToken } = await runs.list(filter, { pageSize, pageToken });
+      return { runs: [...items], nextPageToken };
+    },
+
+    async listRunSteps(request) {
+      const { items, nextPageToken } = await runs.listSteps(request);
+      return { steps: [...items], nextPageToken };
+    },
+
+    async cancelRun({ runId, message }, context) {
+      const principal = await authorize(runId, context);
+      const run = await runs.cancel(runId, principal.id, message);
+      return {
+        run:
+          run.endTime === undefined ? await runs.waitForEnd(runId, CANCEL_PATIENCE_MS, context.signal) : run,
+      };
+    },
+
+    async retryRun(request, context) {
+      const { runId, fromSteps, requestId } = request;
+      const principal = await authorize(runId, context);
+      const run = await runs.get(runId);
+      if (run.state !== RunState.FAILED && run.state !== RunState.CANCELLED) {
+        throw notRetryable(runId, RunState[run.state].toLowerCase());
+      }
+      const source = await runs.source(runId);
+      return {
+        run: await starter.start(source, {
+          principal,
+          labels: run.labels,
+          workflowVersion: run.workflowVersion,
+          retry: { of: runId, fromSteps },
+          ...(requestId !== "" && {
+            request: {
+              id: requestId,
+              fingerprint: fingerprintOf(RetryRunRequestSchema, { ...request, requestId: "" }),
+            },
+          }),
+        }),
+      };
+    },
+
+    async resolveApproval({ runId, path, approved, comment }, { values }) {
+      // Whoever may call may answer, not only who has started the run: that is what approvals are for.
+      const by = principalOf(values).id;
+      return { run: await runs.resolveApproval(runId, path, { approved, comment, by }) };
+    },
+  };
+
+  return (router) => {
+    router.service(OrchestrationService, { ...definitions, ...handlers });
+  };
+}
+
+/** Validation has refused requests without it before the handler sees them. */
+function required<T>(value: T | undefined): T {
+  if (value === undefined) {
+    throw new Error("a request without a required field passed validation");
+  }
+  return value;
+}
+
+function* toResponses(
+  news: RunNews,
+  leavesDeltasOut: boolean,
+  isBinary: boolean,
+  clock: Clock,
+): Generator<WatchRunResponse, void, undefined> {
+  switch (news.kind) {
+    case "connected":
+      yield response({ case: "connected", value: { run: news.run } });
+      return;
+    case "events":
+      for (const page of leavesDeltasOut ? withoutDeltas(news.page) : [news.page]) {
+        const value = isBinary ? packEvents(page) : { events: eventsOf(page) };
+        yield response({ case: "events", value });
+      }
+      return;
+    case "caught-up":
+      yield response({ case: "caughtUp", value: { sequence: BigInt(news.sequence) } });
+      return;
+    case "idle":
+      yield response({ case: "heartbeat", value: { time: timestampFromMs(clock.now()) } });
+      return;
+  }
+}
+
+function response(
+  kind: NonNullable<Parameters<typeof create<typeof WatchRunResponseSchema>>[1]>["kind"],
+): WatchRunResponse {
+  return create(WatchRunResponseSchema, kind === undefined ? {} : { kind });
+}

@@ -1,0 +1,70 @@
+import type { Agent } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
+import type { Run, RunSource } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import { runTooDeep } from "./refusals.ts";
+import { stepsAnew } from "./retry.ts";
+import type { NewRun, Runs } from "./runs.ts";
+
+/** What a source comes to when it is checked, with all that it names found. */
+export interface PreparedRun {
+  readonly source: RunSource;
+  readonly agents: readonly Agent[];
+  readonly title: string;
+  /** 0: none, or not kept. */
+  readonly workflowVersion: number;
+  /** As the source says. Undefined: it does not. */
+  readonly timeoutMs: number | undefined;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** Checks a source and finds what it names. Throws what is wrong with it. */
+export type Prepare = (source: RunSource) => Promise<PreparedRun>;
+
+/** What is asked of a run besides its source. */
+export interface StartOptions extends Pick<NewRun, "principal" | "request" | "parent" | "schedule"> {
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** Default: as the source says, else 24 h. */
+  readonly timeoutMs?: number | undefined;
+  /** Goes on where a run has ended; steps that are named, and all that come after them, run anew. */
+  readonly retry?: { readonly of: string; readonly fromSteps: readonly string[] } | undefined;
+  /** The version of the kept workflow that a pinned source is. */
+  readonly workflowVersion?: number | undefined;
+}
+
+/** Starts runs, whoever asks: callers, schedules, steps of other runs. */
+export interface RunStarter {
+  start(source: RunSource, options: StartOptions): Promise<Run>;
+}
+
+const DEFAULT_TIMEOUT_MS = 24 * 3_600_000;
+
+export function createRunStarter(options: {
+  readonly prepare: Prepare;
+  readonly runs: Pick<Runs, "create">;
+  /** How deep runs may start runs. */
+  readonly maxDepth: number;
+}): RunStarter {
+  const { prepare, runs, maxDepth } = options;
+  return {
+    async start(
+      source,
+      { labels, timeoutMs, workflowVersion, ...asked }: StartOptions & { principal: Principal },
+    ) {
+      if (asked.parent !== undefined && asked.parent.depth > maxDepth) {
+        throw runTooDeep(maxDepth);
+      }
+      const prepared = await prepare(source);
+      return await runs.create({
+        ...asked,
+        ...(retry && {
+          retry: { of: retry.of, anew: stepsAnew(prepared.source, prepared.agents, retry.fromSteps) },
+        }),
+        source: prepared.source,
+        agents: prepared.agents,
+        title: prepared.title,
+        workflowVersion: workflowVersion ?? prepared.workflowVersion,
+        labels: { ...prepared.labels, ...labels },
+        timeoutMs: timeoutMs ?? prepared.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      });
+    },
+  };
+}
