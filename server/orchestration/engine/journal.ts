@@ -33,6 +33,8 @@ export interface RecordedStep {
   readonly path: string;
   /** Attempts that were begun. */
   readonly attempts: number;
+  /** Attempts of these that failed and were to be followed by another: the number of `stepRetrying`. */
+  readonly failures: number;
   /** When it first began, in milliseconds since 1970. */
   readonly startTime: number | undefined;
   /** Undefined while it has not ended. */
