@@ -4,8 +4,10 @@ import type { TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js
 import type {
   TestRunProgress,
   TestRunService,
+  WatchTestRunResponse,
 } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
-import { type ResumeOptions, resumingStream } from "./resuming-stream.ts";
+import type { ResumeOptions } from "./resuming-stream.ts";
+import { type EventWatch, watchEvents } from "./watch-events.ts";
 
 export interface WatchTestRunOptions extends ResumeOptions {
   /** Begins after this event. Default 0: from the beginning. */
@@ -32,42 +34,34 @@ export type TestRunNews =
 export async function* watchTestRun(
   tests: Client<typeof TestRunService>,
   runId: string,
-  { afterSequence = 0, withoutOutput = false, ...options }: WatchTestRunOptions = {},
+  { withoutOutput = false, ...options }: WatchTestRunOptions = {},
 ): AsyncGenerator<TestRunNews, void, undefined> {
-  let sequence = BigInt(afterSequence);
-  let isConnected = false;
-  let isCaughtUp = false;
-  // A watch has no deadline; the transport's default is for calls.
-  const open = (signal: AbortSignal) =>
-    tests.watchTestRun({ runId, afterSequence: sequence, withoutOutput }, { signal, timeoutMs: 0 });
-  for await (const { kind } of resumingStream(open, options)) {
-    switch (kind.case) {
-      case "connected":
-        if (kind.value.run === undefined) break;
-        if (!isConnected) yield { kind: "connected", run: kind.value.run };
-        isConnected = true;
-        // Nothing follows the last event: a stream that begins behind it just ends.
-        if (kind.value.run.end !== undefined && kind.value.run.lastSequence <= sequence) return;
-        break;
-      case "events":
-        for (const event of kind.value.events) {
-          if (event.sequence <= sequence) continue;
-          sequence = event.sequence;
-          yield { kind: "event", event };
-          if (event.kind.case === "ended") return;
-        }
-        break;
-      case "caughtUp":
-        if (isCaughtUp) break;
-        isCaughtUp = true;
-        yield { kind: "caught-up", sequence: Number(kind.value.sequence) };
-        break;
-      case "progress":
-        yield { kind: "progress", progress: kind.value };
-        break;
-      case "heartbeat":
-      case undefined:
-        break;
+  const watch: EventWatch<WatchTestRunResponse, TestRun, TestEvent> = {
+    // A watch has no deadline; the transport's default is for calls.
+    open: (afterSequence, signal) =>
+      tests.watchTestRun({ runId, afterSequence, withoutOutput }, { signal, timeoutMs: 0 }),
+    read({ kind }) {
+      switch (kind.case) {
+        case "connected":
+          return { case: "connected", subject: kind.value.run };
+        case "events":
+          return { case: "events", events: kind.value.events };
+        case "caughtUp":
+          return { case: "caughtUp", sequence: kind.value.sequence };
+        case "progress":
+        case "heartbeat":
+        case undefined:
+          return undefined;
+      }
+    },
+    endOf: (run) => (run.end === undefined ? undefined : run.lastSequence),
+    isLast: (event) => event.kind.case === "ended",
+  };
+  for await (const news of watchEvents(watch, options)) {
+    if (news.kind === "connected") yield { kind: "connected", run: news.subject };
+    else if (news.kind !== "own") yield news;
+    else if (news.response.kind.case === "progress") {
+      yield { kind: "progress", progress: news.response.kind.value };
     }
   }
 }
