@@ -102,6 +102,8 @@ export interface RunStepsTable {
   answer_approved: Optional<boolean>;
   answer_comment: Optional<string>;
   answer_by: Optional<string>;
+  /** The run has taken note of the answer. */
+  answer_taken: Defaulted<boolean>;
 }
 
 /** Workflows and agents, in versions. */

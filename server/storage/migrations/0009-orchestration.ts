@@ -83,11 +83,13 @@ const statements = [
     answer_approved boolean,
     answer_comment text,
     answer_by text,
+    -- The run has taken note of the answer.
+    answer_taken boolean NOT NULL DEFAULT false,
     PRIMARY KEY (run, path)
   ) WITH (fillfactor = 70)`,
   `CREATE INDEX run_steps_position ON run_steps (run, position)`,
   `CREATE INDEX run_steps_asking ON run_steps (run, position)
-    WHERE approval_message IS NOT NULL AND answer_time IS NULL AND end_time IS NULL`,
+    WHERE approval_message IS NOT NULL AND end_time IS NULL`,
 
   // Workflows and agents, in versions.
   `CREATE TABLE orchestration_definitions (
