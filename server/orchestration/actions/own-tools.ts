@@ -1,0 +1,34 @@
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { OWN_SERVICE } from "../../registry/registry.ts";
+import type { ToolCalling } from "./action.ts";
+
+/** Calls the tools that this server has itself. */
+export interface OwnTools {
+  /**
+   * @param name without that of the service
+   * @param context with an empty key, the outcome is not kept: for what only reads
+   */
+  call(
+    name: string,
+    args: JsonObject,
+    context: Parameters<ToolCalling["call"]>[1],
+    timeoutMs?: number,
+  ): Promise<JsonObject>;
+}
+
+export function createOwnTools(toolCalling: ToolCalling): OwnTools {
+  return {
+    call: async (name, args, context, timeoutMs) =>
+      objectOf(
+        await toolCalling.call(
+          { tool: `${OWN_SERVICE}.${name}`, environment: "", version: "", arguments: args, timeoutMs },
+          context,
+        ),
+      ),
+  };
+}
+
+/** The object that JSON is; an empty one for anything else. */
+export function objectOf(json: JsonValue | undefined): JsonObject {
+  return typeof json === "object" && json !== null && !Array.isArray(json) ? json : {};
+}
