@@ -16,6 +16,9 @@ import { createApp, loadSettings } from "@toolplane/server";
 
 /** A whole server whose tools are offered by three instances that fail as they are told to. */
 export interface FaultsApp {
+  readonly url: string;
+  /** Where the instances are themselves. */
+  readonly backends: readonly string[];
   readonly admin: Client<typeof AdminService>;
   readonly tools: Client<typeof ToolService>;
   /** Chooses the faults of one instance, from 0 to 2. */
@@ -25,8 +28,15 @@ export interface FaultsApp {
   close(): Promise<void>;
 }
 
-/** @param instances how many of the three are registered */
-export async function startFaultsApp(yaml: string, instances: number): Promise<FaultsApp> {
+/**
+ * @param instances how many of the three are registered
+ * @param env what the server reads secrets and providers from
+ */
+export async function startFaultsApp(
+  yaml: string,
+  instances: number,
+  env: NodeJS.ProcessEnv = {},
+): Promise<FaultsApp> {
   const backend = fork(fileURLToPath(new URL("faults-backend.ts", import.meta.url)), {
     execArgv: ["--conditions=toolplane-source"],
   });
@@ -34,9 +44,9 @@ export async function startFaultsApp(yaml: string, instances: number): Promise<F
   const config = join(dataDir, "config.yaml");
   await writeFile(config, yaml);
   const app = await createApp({
-    settings: loadSettings({ listen: "127.0.0.1:0", dataDir: join(dataDir, "data"), config }, {}),
+    settings: loadSettings({ listen: "127.0.0.1:0", dataDir: join(dataDir, "data"), config }, env),
     clock: systemClock,
-    env: {},
+    env,
     logger: createLogger({ level: "error" }),
   });
   const transport = createGrpcTransport({ baseUrl: app.url });
@@ -44,6 +54,8 @@ export async function startFaultsApp(yaml: string, instances: number): Promise<F
   const [urls] = (await once(backend, "message")) as [string[]];
   await register(createClient(RegistryService, transport), urls.slice(0, instances));
   return {
+    url: app.url,
+    backends: urls,
     admin,
     tools: createClient(ToolService, transport),
     async setFaults(index, faults) {

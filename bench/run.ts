@@ -30,6 +30,7 @@ const suites: Record<string, () => Promise<{ run(): Promise<BenchRow[]> }>> = {
   comparison: () => import("./comparison.ts"),
   "event-log": () => import("./event-log.ts"),
   "test-runs": () => import("./test-runs.ts"),
+  orchestration: () => import("./orchestration.ts"),
 };
 
 const chosen = process.argv.slice(2);
