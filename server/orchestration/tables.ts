@@ -79,6 +79,8 @@ export interface RunStepsTable {
   /** A toolplane.orchestration.v1.StepState. */
   state: number;
   attempts: number;
+  /** Attempts that failed and were to be followed by another. */
+  failures: Defaulted<number>;
   start_time: Optional<Date>;
   end_time: Optional<Date>;
   wake_time: Optional<Date>;

@@ -64,6 +64,8 @@ const statements = [
     target text NOT NULL,
     state smallint NOT NULL,
     attempts integer NOT NULL,
+    -- Attempts that failed and were to be followed by another.
+    failures integer NOT NULL DEFAULT 0,
     start_time timestamptz,
     end_time timestamptz,
     wake_time timestamptz,
