@@ -1,0 +1,124 @@
+import type { Clock, Logger } from "@toolplane/framework";
+import type { Agent } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
+import type { RunSource } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import type { Works } from "../actions/action.ts";
+import { compileRun } from "../compile.ts";
+import { ExpressionError } from "../expressions/expression.ts";
+import type { RunPlan } from "../plan.ts";
+import { createDrive, type Drive, type Verdict } from "./drive.ts";
+import { CancelledError, type Engine, type RunControl } from "./engine.ts";
+import { type ClaimedRun, type Journal, LostRunError } from "./journal.ts";
+import { createSchedule } from "./schedule.ts";
+import { badExpression } from "./scope.ts";
+
+export interface EngineOptions {
+  readonly works: Works;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Draws from [0, 1). */
+  readonly random: () => number;
+  /** The largest output of a step, as JSON, in bytes. */
+  readonly maxValueBytes: number;
+  /** The largest sum of the outputs of a run, as JSON, in bytes. */
+  readonly maxRunBytes: number;
+  /** Default: `compileRun`. */
+  readonly compile?: ((source: RunSource, agents: readonly Agent[]) => RunPlan) | undefined;
+}
+
+export function createEngine(options: EngineOptions): Engine {
+  const { compile = compileRun } = options;
+
+  function planOf({ source, agents }: ClaimedRun): RunPlan {
+    try {
+      const plan = compile(source, agents);
+      // Throws where steps come after each other in a circle.
+      createSchedule(plan.steps);
+      return plan;
+    } catch (error) {
+      throw error instanceof ExpressionError ? badExpression("workflow", error) : error;
+    }
+  }
+
+  async function drive(run: ClaimedRun, journal: Journal, control: RunControl) {
+    let plan: RunPlan;
+    try {
+      plan = planOf(run);
+    } catch (error) {
+      await journal.finish({ state: "failed", error });
+      return "finished";
+    }
+    const drive = createDrive(run, plan, journal, options);
+    const obey = () => drive.stop(verdictOf(control.signal.reason), control.signal.reason);
+    const stopListening = control.onAnswer(drive.look);
+    control.signal.addEventListener("abort", obey, { once: true });
+    try {
+      if (control.signal.aborted) {
+        obey();
+      } else if (run.cancelled !== undefined) {
+        const { by, message } = run.cancelled;
+        drive.stop({ kind: "cancelled", by, message }, new CancelledError(by, message));
+      } else {
+        drive.begin();
+      }
+      return await conclude(await drive.verdict, drive, journal);
+    } finally {
+      stopListening();
+      control.signal.removeEventListener("abort", obey);
+    }
+  }
+
+  return {
+    async drive(run, journal, control) {
+      try {
+        return await drive(run, journal, control);
+      } catch (error) {
+        if (error instanceof LostRunError) {
+          return "left";
+        }
+        throw error;
+      }
+    },
+  };
+}
+
+function verdictOf(reason: unknown): Verdict {
+  return reason instanceof CancelledError
+    ? { kind: "cancelled", by: reason.by, message: reason.message }
+    : { kind: "left" };
+}
+
+async function conclude(
+  verdict: Verdict,
+  drive: Drive,
+  journal: Journal,
+): Promise<"finished" | "parked" | "left"> {
+  switch (verdict.kind) {
+    case "over":
+      await sweep(drive, journal);
+      await journal.finish(drive.end());
+      return "finished";
+    case "cancelled": {
+      const { by, message } = verdict;
+      await sweep(drive, journal);
+      await journal.finish({ state: "cancelled", by, message });
+      return "finished";
+    }
+    case "timeout":
+      await sweep(drive, journal);
+      await journal.finish({ state: "failed", error: verdict.error, output: drive.partialOutput() });
+      return "finished";
+    case "broken":
+      throw verdict.error;
+    case "parked":
+    case "left":
+      return verdict.kind;
+  }
+}
+
+/** Nothing is left open in a run that has ended. */
+async function sweep(drive: Drive, journal: Journal): Promise<void> {
+  const entries = drive.leftOver();
+  if (entries.length > 0) {
+    await journal.record(entries);
+  }
+}
