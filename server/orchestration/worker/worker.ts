@@ -18,7 +18,7 @@ const FETCHED_AT_ONCE = 10;
 const DRAIN_TIMEOUT_MS = 10_000;
 /** Before a run whose driving has failed is tried again: doubled with each time that it was fetched. */
 const MIN_BACKOFF_MS = 1_000;
-const MAX_BACKOFF_MS = 60_000;
+const MAX_BACKOFF_MS = 10_000;
 
 /** Works on runs. */
 export interface Worker {
