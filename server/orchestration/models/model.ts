@@ -31,6 +31,11 @@ export interface TurnRequest {
   readonly system: string;
   readonly messages: readonly ModelMessage[];
   readonly tools: readonly OfferedTool[];
+  /**
+   * `none`: no tool may be called in this turn, although there are some. Providers want those declared that a conversation
+   * has calls of, and what stands at the beginning of a prompt should not change. Default: any may be called.
+   */
+  readonly toolChoice?: "none" | undefined;
   readonly maxOutputTokens: number;
 }
 
