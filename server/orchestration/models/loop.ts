@@ -16,6 +16,7 @@ import type { Logger } from "pino";
 import { providerName } from "../../schema/index.ts";
 import { canonicalText, isObject, isShallow, items } from "../../schema/json.ts";
 import type { ToolCalling } from "../actions/action.ts";
+import { errorOf } from "../engine/statuses.ts";
 import type { StepContext, StepEnd, StepOutput } from "../engine/step.ts";
 import type { PlanRetry } from "../plan.ts";
 import {
@@ -31,9 +32,9 @@ import {
   toUsage,
 } from "./budgets.ts";
 import { createDeltas } from "./deltas.ts";
+import { mayPass } from "./may-pass.ts";
 import type { Model, ModelGateway, ModelMessage, OfferedTool, Turn, WantedCall } from "./model.ts";
 import { GO_ON, LAST_TURN, repetitionNote, systemPrompt } from "./prompts.ts";
-import { errorOf, mayPass } from "./step-errors.ts";
 import { type AllowedTools, allowedTools, type Selection, type ToolSource } from "./tool-choice.ts";
 import { answerOf, boundResult, MAX_DEPTH, refusal, type ToolAnswer, toolMessage } from "./tool-results.ts";
 import { type CheckedCall, createToolbox, SEARCH_TOOLS, type Toolbox } from "./toolbox.ts";
@@ -134,7 +135,8 @@ async function converse(conversation: Conversation): Promise<ModelAnswer> {
     const turn = await takeTurn(conversation, id, {
       system,
       messages: [...messages],
-      tools: isLast ? [] : toolbox.offered(),
+      tools: toolbox.offered(),
+      toolChoice: isLast ? "none" : undefined,
       maxOutputTokens: Math.min(task.model.maxOutputTokens, limits.maxTokens - tokensOf(spent)),
     });
     spent = addTurn(spent, turn.usage, turn.costUsd ?? undefined);
@@ -184,6 +186,7 @@ interface TurnInput {
   readonly system: string;
   readonly messages: readonly ModelMessage[];
   readonly tools: readonly OfferedTool[];
+  readonly toolChoice: "none" | undefined;
   readonly maxOutputTokens: number;
 }
 
