@@ -12,11 +12,16 @@ const UNFIT_FOR_CORRELATION = /[^A-Za-z0-9._:/+=@-]/g;
 /** Of the hash that stands for what does not fit. */
 const HASH_LENGTH = 16;
 
-/** A run that a call was made by. */
+/** What a run that another one starts has above it. */
 export interface ParentRun {
   readonly runId: string;
-  /** How many runs stand above it: 0 for one that a person started. */
+  /** How many runs stand above the one that is started: 1 when a person started its parent. */
   readonly depth: number;
+}
+
+/** What stands above a run that this one starts. */
+export function parentFor(run: Pick<RunFacts, "id" | "depth">): ParentRun {
+  return { runId: run.id, depth: run.depth + 1 };
 }
 
 /** What tells a called tool which run and step it is called by. */
@@ -29,14 +34,14 @@ export function runHeaders(run: Pick<RunFacts, "id" | "depth">, path: string): H
 }
 
 /**
- * The run that made the call with these headers; undefined: none did, or they are not as a run writes them. Anybody can
- * send such headers: who uses this to decide something has to look the run up.
+ * What stands above a run that is started by a call with these headers; undefined: no run made the call, or they are not
+ * as a run writes them. Anybody can send such headers: whoever decides something by them has to look the run up.
  */
 export function parentOf(headers: Headers): ParentRun | undefined {
   const runId = headers.get(RUN_HEADER) ?? "";
   const depth = headers.get(RUN_DEPTH_HEADER) ?? "";
   return /^[A-Za-z0-9_-]{1,64}$/.test(runId) && /^[0-9]{1,4}$/.test(depth)
-    ? { runId, depth: Number(depth) }
+    ? parentFor({ id: runId, depth: Number(depth) })
     : undefined;
 }
 

@@ -49,7 +49,7 @@ test("a call says which step of which run it is for, on whose behalf, and under 
   expect(await toolCalling.call(hi, { ...context, run: { ...context.run, depth: 2 } })).toBe("hi");
   const [received] = seen;
   expect.assert(received !== undefined);
-  expect(parentOf(received.requestHeader)).toEqual({ runId: "run-1", depth: 2 });
+  expect(parentOf(received.requestHeader)).toEqual({ runId: "run-1", depth: 3 });
   expect(callContext(received).correlationId).toBe("run-1/notify:3:");
   expect(received.requestHeader.get("idempotency-key")).toBe(context.idempotencyKey);
 });
