@@ -3,7 +3,7 @@ import { Code } from "@connectrpc/connect";
 /** What the command ends with. The numbers are documented and do not change. */
 export const ExitCode = {
   ok: 0,
-  /** The command or the tool failed, a health check found something, or tests failed. */
+  /** The command, the tool or the run failed, a health check found something, or tests failed. */
   failure: 1,
   /** The command line itself is wrong. */
   usage: 2,
@@ -17,7 +17,7 @@ export const ExitCode = {
   timeout: 7,
   /** A limit was reached; later it may work. */
   limited: 8,
-  /** A test run did not come to its end, or two runs cannot be compared. */
+  /** A run was cancelled or did not come to its end, or two test runs cannot be compared. */
   incomplete: 9,
   /** 128 + SIGINT. */
   interrupted: 130,

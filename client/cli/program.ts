@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import pico from "picocolors";
 import { DEFAULT_URL } from "../default-url.ts";
+import { addAgentCommands } from "./commands/agent.ts";
 import { addBreakersCommands } from "./commands/breakers.ts";
 import { addCachesCommands } from "./commands/caches.ts";
 import { addCallCommand } from "./commands/call.ts";
@@ -11,6 +12,8 @@ import { addKeysCommands } from "./commands/keys.ts";
 import { addLimitsCommand } from "./commands/limits.ts";
 import { addMetricsCommand } from "./commands/metrics.ts";
 import { addMonitorCommand } from "./commands/monitor.ts";
+import { addOrchestrateCommand } from "./commands/orchestrate.ts";
+import { addOrchestrationRunCommands } from "./commands/orchestration-runs.ts";
 import { addPoolsCommand } from "./commands/pools.ts";
 import { addRegistrationCommands } from "./commands/registration.ts";
 import type { Action, Run } from "./commands/run.ts";
@@ -21,6 +24,7 @@ import { addStatsCommand } from "./commands/stats.ts";
 import { addTestCommands } from "./commands/test.ts";
 import { addToolsCommands } from "./commands/tools.ts";
 import { addVersionCommand } from "./commands/version.ts";
+import { addWorkflowCommands } from "./commands/workflow.ts";
 import { type Context, createContext, type GlobalOptions } from "./context.ts";
 import { ExitCode } from "./exit-code.ts";
 import { hasColors, type Io, type Output } from "./io.ts";
@@ -48,6 +52,10 @@ export function createProgram(io: Io): Program {
   addServicesCommands(command, run);
   addToolsCommands(command, run);
   addCallCommand(command, run);
+  addOrchestrateCommand(command, run);
+  addWorkflowCommands(command, run);
+  addAgentCommands(command, run);
+  addOrchestrationRunCommands(command, run);
   addTestCommands(command, run);
   addHealthCommand(command, run);
   addMonitorCommand(command, run);
@@ -155,7 +163,9 @@ function createRoot(io: Io): Command {
   const paint = pico.createColors(true);
   return root
     .usage("<command> [options]")
-    .description("Registers services, finds the tools they offer, calls them, and runs tests.")
+    .description(
+      "Registers services, finds the tools they offer, calls and orchestrates them, and runs tests.",
+    )
     .option("--url <url>", `the server (TOOLPLANE_URL, else ${DEFAULT_URL})`)
     .option("--token <token>", "the bearer token to present (TOOLPLANE_TOKEN)")
     .option("--timeout <time>", "how long to wait, such as 5s or 2m (30s; calls of tools: 60s)")
@@ -197,9 +207,11 @@ const EXAMPLES = `Examples:
   $ toolplane register weather 127.0.0.1:50051
   $ toolplane tools search forecast
   $ toolplane call weather.GetForecast city=Berlin days:=3
+  $ toolplane workflow run nightly city=Berlin
+  $ toolplane orchestrate "Compare the weather of Berlin and Rome"
   $ toolplane test report -- npx vitest run`;
 
 const EXIT_CODES = `Exit codes:
   0 done   1 failed   2 wrong usage   3 not found   4 unavailable   5 invalid arguments
-  6 not permitted   7 timed out   8 refused by a limit   9 a test run did not come to its end
+  6 not permitted   7 timed out   8 refused by a limit   9 a run did not come to its end
   130 interrupted`;

@@ -14,7 +14,7 @@ const NAMES_TIMEOUT_MS = 1_000;
 /** How many names a shell is offered. */
 const MAX_NAMES = 1_000;
 
-/** How many test runs a shell is offered, the newest ones: who wants an older one has its id from somewhere. */
+/** How many runs and test runs a shell is offered, the newest ones: who wants an older one has its id from somewhere. */
 const MAX_RUNS = 50;
 
 export async function printCompletionScript(context: Context, shell: Shell): Promise<undefined> {
@@ -35,7 +35,7 @@ export async function printCandidates(context: Context, words: readonly string[]
 async function namesFromServer(context: Context, completion: Completion): Promise<Candidate[]> {
   if (completion.dynamic === undefined) return [];
   try {
-    const { registry, admin, tests } = await context.connect();
+    const { registry, admin, tests, orchestration } = await context.connect();
     const options = { timeoutMs: NAMES_TIMEOUT_MS, signal: context.io.signal };
     switch (completion.dynamic) {
       case "service": {
@@ -93,6 +93,33 @@ async function namesFromServer(context: Context, completion: Completion): Promis
         const { projects } = await tests.listProjects({ pageSize: MAX_NAMES }, options);
         return starting(
           projects.map(({ name, description }) => ({ value: name, description })),
+          completion.prefix,
+        );
+      }
+      case "run": {
+        const { runs } = await orchestration.listRuns({ pageSize: MAX_RUNS }, options);
+        return starting(
+          [
+            { value: "latest", description: "the newest run" },
+            ...runs.map(({ id, title }) => ({
+              value: completion.prefix.length > shortRunId(id).length ? id : shortRunId(id),
+              description: title,
+            })),
+          ],
+          completion.prefix,
+        );
+      }
+      case "workflow": {
+        const { workflows } = await orchestration.listWorkflows({ pageSize: MAX_NAMES }, options);
+        return starting(
+          workflows.map(({ name, description }) => ({ value: name, description })),
+          completion.prefix,
+        );
+      }
+      case "agent": {
+        const { agents } = await orchestration.listAgents({ pageSize: MAX_NAMES }, options);
+        return starting(
+          agents.map(({ name, description }) => ({ value: name, description })),
           completion.prefix,
         );
       }

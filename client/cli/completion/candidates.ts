@@ -15,7 +15,10 @@ export type Dynamic =
   | "breaker"
   | "cache"
   | "test run"
-  | "test project";
+  | "test project"
+  | "run"
+  | "workflow"
+  | "agent";
 
 /** What may come next: what is known here, and what the server has to be asked for. */
 export interface Completion {
@@ -39,6 +42,9 @@ const DYNAMIC_ARGUMENTS: Readonly<Record<string, Dynamic>> = {
   base: "test run",
   head: "test run",
   project: "test project",
+  "run-id": "run",
+  workflow: "workflow",
+  agent: "agent",
 };
 
 /** Options whose values the server completes. */
@@ -48,6 +54,7 @@ const DYNAMIC_OPTIONS: Readonly<Record<string, Dynamic>> = {
   "--project": "test project",
   "--failed-in": "test run",
   "--run": "test run",
+  "--parent": "run",
 };
 
 /** Finds out what may come next after `words`, of which the last one is unfinished. */

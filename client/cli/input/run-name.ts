@@ -3,6 +3,7 @@ import { type TestRun, TestRunState } from "@toolplane/gen/toolplane/testing/v1/
 import type { TestRunService } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { isRunIdPrefix } from "../../reporting/run-id.ts";
 import { UsageError } from "../usage-error.ts";
+import { findByPrefix } from "./find-by-prefix.ts";
 
 /** How people name a run: by its id, or as one of the latest of a project or branch. */
 export type RunName =
@@ -48,33 +49,6 @@ export interface FindRunOptions {
   readonly signal: AbortSignal;
 }
 
-/** Among how many of the newest runs one is found by the beginning of its id. */
-const PAGE_SIZE = 1000;
-const MAX_PAGES = 5;
-
-/** The id of the one run whose id begins so. */
-async function completeId(
-  tests: Client<typeof TestRunService>,
-  prefix: string,
-  signal: AbortSignal,
-): Promise<string> {
-  let pageToken = "";
-  for (let page = 0; page < MAX_PAGES; page++) {
-    const { runs, nextPageToken } = await tests.listTestRuns({ pageSize: PAGE_SIZE, pageToken }, { signal });
-    const [first, second] = runs.filter(({ id }) => id.startsWith(prefix));
-    if (first !== undefined && second !== undefined) {
-      throw new UsageError(`"${prefix}" is the beginning of several runs: ${first.id}, ${second.id}`);
-    }
-    if (first !== undefined) return first.id;
-    if (nextPageToken === "") break;
-    pageToken = nextPageToken;
-  }
-  throw new ConnectError(
-    `no test run has an id that begins with "${prefix}"; list runs: toolplane test list`,
-    Code.NotFound,
-  );
-}
-
 /** The id of the run that a name means. */
 export async function findRun(
   tests: Client<typeof TestRunService>,
@@ -82,7 +56,14 @@ export async function findRun(
   { project, states = [], signal }: FindRunOptions,
 ): Promise<string> {
   const name = parseRunName(text, project);
-  if (name.kind === "id") return isRunIdPrefix(name.id) ? await completeId(tests, name.id, signal) : name.id;
+  if (name.kind === "id") {
+    if (!isRunIdPrefix(name.id)) return name.id;
+    return await findByPrefix(
+      name.id,
+      (pageSize, pageToken) => tests.listTestRuns({ pageSize, pageToken }, { signal }),
+      { noun: "test run", listCommand: "toolplane test list" },
+    );
+  }
   const filter = { project: name.project ?? "", branch: name.branch ?? "", states: [...states] };
   const { runs } = await tests.listTestRuns({ filter, pageSize: name.back + 1 }, { signal });
   const run: TestRun | undefined = runs[name.back];

@@ -196,6 +196,9 @@ function advice(error: ConnectError): string[] {
 const LOOK_AROUND: Readonly<Record<string, string>> = {
   service: "See what is registered: toolplane services",
   tool: "Find tools by words: toolplane tools search <words>",
+  workflow: "See which are kept: toolplane workflow list",
+  agent: "See which are kept: toolplane agent list",
+  run: "See which there are: toolplane run list",
   "api key": "See which keys there are: toolplane keys list --all",
 };
 

@@ -1,0 +1,3 @@
+export { graphToMermaid } from "./graph-mermaid.ts";
+export { graphToSvg } from "./graph-svg.ts";
+export { type GraphLine, graphToLines } from "./graph-text.ts";
