@@ -213,7 +213,7 @@ test.for([
   [{}, undefined],
   [
     { "x-toolplane-run": "r", "x-toolplane-run-depth": "1" },
-    { runId: "r", depth: 1 },
+    { runId: "r", depth: 2 },
   ],
   [{ "x-toolplane-run": "r" }, undefined],
   [{ "x-toolplane-run": "r", "x-toolplane-run-depth": "-1" }, undefined],
