@@ -10,8 +10,8 @@ import { createApprovals } from "./approvals.ts";
 import type { EngineOptions } from "./driver.ts";
 import { ReleasedError } from "./engine.ts";
 import { collectItems, evaluateItems } from "./fan-out.ts";
-import { finishedEntry, type StepAbout } from "./finished-step.ts";
-import type { ClaimedRun, Journal, JournalEntry, RunEnd } from "./journal.ts";
+import type { StepAbout } from "./finished-step.ts";
+import type { ClaimedRun, Journal, RunEnd } from "./journal.ts";
 import { jsonBytes } from "./json-bytes.ts";
 import { createOutputBudget } from "./output-budget.ts";
 import { createParking } from "./parking.ts";
@@ -48,8 +48,6 @@ export interface Drive {
   /** Looks for answers to approvals. */
   look(): void;
   readonly verdict: Promise<Verdict>;
-  /** The ends, as cancelled, of the steps that have not ended. Nothing is recorded after the verdict but this. */
-  leftOver(): JournalEntry[];
   /** How the run ends when all its steps have. */
   end(): RunEnd;
   partialOutput(): ReturnType<typeof outputOfFailed>;
@@ -77,7 +75,7 @@ export function createDrive(run: ClaimedRun, plan: RunPlan, journal: Journal, op
   }
 
   const fail = (error: unknown) => stop({ kind: "broken", error }, error);
-  const recorder = createRecorder({ run, journal, clock, aboutOf: aboutOf(plan), onFailure: fail });
+  const recorder = createRecorder({ run, journal, clock, onFailure: fail });
   const parking = createParking({
     journal,
     flushed: recorder.flushed,
@@ -361,17 +359,6 @@ export function createDrive(run: ClaimedRun, plan: RunPlan, journal: Journal, op
       pump();
       look();
     },
-    leftOver() {
-      const open = recorder.leftOver();
-      const endTime = clock.now();
-      const unstarted = plan.steps
-        .filter(({ id }) => !recorder.hasEnded(id))
-        .map((step) => {
-          const facts = { attempts: 0, startTime: undefined, endTime, outputBytes: 0 };
-          return finishedEntry(plannedAbout(step), { state: "cancelled" }, facts);
-        });
-      return [...open, ...unstarted];
-    },
     end() {
       const failed = schedule.failure;
       if (failed !== undefined) {
@@ -394,21 +381,6 @@ export function createDrive(run: ClaimedRun, plan: RunPlan, journal: Journal, op
 
 function factsOf({ id, title, principal, depth, deadline }: ClaimedRun): RunFacts {
   return { id, title, principal, depth, deadline };
-}
-
-/** What steps are by their paths, as far as the plan says that. */
-function aboutOf({ steps }: RunPlan): (path: string) => StepAbout {
-  const planned = new Map(steps.map((step) => [step.id, step]));
-  return (path) => {
-    const step = planned.get(path);
-    if (step !== undefined) {
-      return plannedAbout(step);
-    }
-    const item = planned.get(path.replace(/\[\d+\]$/, ""));
-    return item === undefined
-      ? { path, kind: "", target: "", parent: undefined }
-      : { ...plannedAbout(item), path, kind: item.action.kind };
-  };
 }
 
 /** Whether it is up to each item of a fan-out whether it runs. */

@@ -94,17 +94,14 @@ async function conclude(
 ): Promise<"finished" | "parked" | "left"> {
   switch (verdict.kind) {
     case "over":
-      await sweep(drive, journal);
       await journal.finish(drive.end());
       return "finished";
     case "cancelled": {
       const { by, message } = verdict;
-      await sweep(drive, journal);
       await journal.finish({ state: "cancelled", by, message });
       return "finished";
     }
     case "timeout":
-      await sweep(drive, journal);
       await journal.finish({ state: "failed", error: verdict.error, output: drive.partialOutput() });
       return "finished";
     case "broken":
@@ -112,13 +109,5 @@ async function conclude(
     case "parked":
     case "left":
       return verdict.kind;
-  }
-}
-
-/** Nothing is left open in a run that has ended. */
-async function sweep(drive: Drive, journal: Journal): Promise<void> {
-  const entries = drive.leftOver();
-  if (entries.length > 0) {
-    await journal.record(entries);
   }
 }

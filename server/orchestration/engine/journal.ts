@@ -89,7 +89,7 @@ export interface Journal {
   record(entries: readonly JournalEntry[]): Promise<void>;
   /** Sets what models have used up in all; recorded with the next entries. */
   setUsage(total: Usage): void;
-  /** Ends the run with its one terminal event, after all that was recorded. */
+  /** Ends the run with its one terminal event, after all that was recorded. Steps that have not ended end as cancelled. */
   finish(end: RunEnd): Promise<void>;
   /**
    * Lets go of the run until `until`, or until an approval is resolved. False when one was resolved meanwhile: the run is

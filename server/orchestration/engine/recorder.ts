@@ -26,8 +26,6 @@ export interface Recorder {
   history(path: string): StepHistory;
   /** How a step ended, as far as it is known. */
   ended(path: string): StepEnd | undefined;
-  /** Whether the end of a step was recorded, although it may not be durable yet. */
-  hasEnded(path: string): boolean;
   /** An attempt begins. Returns its number, and when the first one began. */
   begin(
     about: StepAbout,
@@ -45,8 +43,6 @@ export interface Recorder {
   note(entry: JournalEntry): void;
   /** Resolves when the end of the step, and of all its parts that are still open, is durable. */
   end(about: StepAbout, end: StepEnd, outputBytes?: number): Promise<void>;
-  /** The ends, as cancelled, of all that is open, whichever worker began it. */
-  leftOver(): JournalEntry[];
   /** Resolves when everything that was recorded so far is durable. */
   flushed(): Promise<void>;
   /** From now on nothing is recorded. */
@@ -57,8 +53,6 @@ export interface RecorderOptions {
   readonly run: ClaimedRun;
   readonly journal: Journal;
   readonly clock: Clock;
-  /** What a step is that another worker had begun. */
-  readonly aboutOf: (path: string) => StepAbout;
   /** Called when something could not be recorded; the run cannot go on here. */
   readonly onFailure: (error: unknown) => void;
 }
@@ -75,19 +69,10 @@ interface LiveStep {
   end: StepEnd | undefined;
 }
 
-export function createRecorder({ run, journal, clock, aboutOf, onFailure }: RecorderOptions): Recorder {
+export function createRecorder({ run, journal, clock, onFailure }: RecorderOptions): Recorder {
   const live = new Map<string, LiveStep>();
-  const ended = new Set<string>();
-  /** Begun by another worker, and not gone on with yet. */
-  const orphans = new Set<string>();
   let last: Promise<void> = Promise.resolve();
   let isClosed = false;
-
-  for (const { path, end, attempts } of run.steps.values()) {
-    if (end === undefined && attempts > 0) {
-      orphans.add(path);
-    }
-  }
 
   function write(entries: readonly JournalEntry[]): Promise<void> {
     if (isClosed) {
@@ -120,7 +105,6 @@ export function createRecorder({ run, journal, clock, aboutOf, onFailure }: Reco
       end: undefined,
     };
     live.set(about.path, step);
-    orphans.delete(about.path);
     if (about.parent !== undefined) {
       live.get(about.parent)?.parts.add(about.path);
     }
@@ -138,7 +122,6 @@ export function createRecorder({ run, journal, clock, aboutOf, onFailure }: Reco
     live.delete(path);
     const parts = [...(step?.parts ?? [])].flatMap(forget);
     if (step !== undefined && step.end === undefined) {
-      ended.add(path);
       parts.push(finish(step.about, { state: "cancelled" }, step));
     }
     return parts;
@@ -170,7 +153,6 @@ export function createRecorder({ run, journal, clock, aboutOf, onFailure }: Reco
       };
     },
     ended: (path) => live.get(path)?.end ?? run.steps.get(path)?.end,
-    hasEnded: (path) => ended.has(path) || run.steps.get(path)?.end !== undefined,
     begin(about, { input, items, wakeTime } = {}) {
       const step = open(about);
       step.attempts += 1;
@@ -198,8 +180,6 @@ export function createRecorder({ run, journal, clock, aboutOf, onFailure }: Reco
     note: (entry) => writeSoon([entry]),
     end(about, end, outputBytes) {
       const step = live.get(about.path);
-      ended.add(about.path);
-      orphans.delete(about.path);
       const parts = [...(step?.parts ?? [])].flatMap(forget);
       if (step !== undefined) {
         step.parts.clear();
@@ -209,18 +189,6 @@ export function createRecorder({ run, journal, clock, aboutOf, onFailure }: Reco
         live.delete(about.path);
       }
       return write([...parts, finish(about, end, step, outputBytes)]);
-    },
-    leftOver() {
-      const tops = [...live.values()].filter(
-        (step) => step.about.parent === undefined || !live.has(step.about.parent),
-      );
-      const open = tops.flatMap(({ about }) => forget(about.path));
-      const left = [...orphans].map((path) => {
-        ended.add(path);
-        return finish(aboutOf(path), { state: "cancelled" }, undefined);
-      });
-      orphans.clear();
-      return [...open, ...left];
     },
     flushed: () => last,
     close() {
