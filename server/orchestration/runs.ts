@@ -1,10 +1,28 @@
-import type { Principal } from "@toolplane/framework";
+import { randomUUID } from "node:crypto";
+import { type Clock, DomainError, type Logger, type Principal } from "@toolplane/framework";
 import type { Agent } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import type {
   ListRunStepsRequest,
   RunFilter,
 } from "@toolplane/gen/toolplane/orchestration/v1/orchestration_service_pb.js";
-import type { Run, RunSource, RunStep } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import {
+  type Run,
+  RunSchema,
+  type RunSource,
+  type RunStep,
+} from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import type { EventLog } from "../event-log/event-log.ts";
+import type { Database } from "../storage/database.ts";
+import type { RunJobs } from "./jobs.ts";
+import type { RunAnnouncements } from "./store/announcements.ts";
+import { resolveApproval } from "./store/approvals.ts";
+import { cancelRun } from "./store/cancel.ts";
+import { type EventEncoder, toldRun } from "./store/events.ts";
+import { findRequested, firstRun, insertRun } from "./store/new-run.ts";
+import { createRunQueries } from "./store/queries.ts";
+import type { Redactor } from "./store/redact.ts";
+import { jsonBytes } from "./store/rows.ts";
+import { findTakenSteps } from "./store/taken-steps.ts";
 
 /** A run to be made. Its source is checked, and what it names (workflows, agents) is pinned. */
 export interface NewRun {
@@ -59,4 +77,126 @@ export interface Page<T> {
   readonly items: readonly T[];
   /** Empty: there is no further page. */
   readonly nextPageToken: string;
+}
+
+export interface RunsOptions {
+  readonly database: Pick<Database, "kysely">;
+  readonly eventLog: EventLog;
+  readonly jobs: Pick<RunJobs, "send">;
+  readonly announcements: RunAnnouncements;
+  readonly redactor: Redactor;
+  readonly encoder: EventEncoder;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** How many runs may wait for a worker, on all replicas together. */
+  readonly maxQueuedRuns: number;
+  readonly maxEventsPerRun: number;
+}
+
+/** How often whoever waits for a run's end looks, since an announcement may be lost. */
+const LOOK_INTERVAL_MS = 2_000;
+
+/** Somebody has made the same request at the same time. */
+class RepeatedRequestError extends Error {}
+
+export function createRuns(options: RunsOptions): Runs {
+  const { database, eventLog, jobs, announcements, redactor, encoder, clock, maxQueuedRuns } = options;
+  const { kysely } = database;
+  const { get, source, owner, list, listSteps } = createRunQueries(database, redactor);
+
+  async function createRun(run: NewRun): Promise<Run> {
+    const known = await findRequested(kysely, run);
+    if (known !== undefined) {
+      return await get(known.id);
+    }
+    const taken = run.retry && (await findTakenSteps(kysely, run.retry.of, run.retry.anew));
+    const nowMs = clock.now();
+    const first = firstRun(run, randomUUID(), nowMs, taken);
+    const jobId = randomUUID();
+    const told = toldRun(first, { input: first.input ? jsonBytes(first.input) : null, output: null });
+    await kysely.transaction().execute((transaction) => eventLog.create(transaction, first.id));
+    try {
+      await eventLog.append({
+        stream: first.id,
+        events: [encoder.event({ case: "created", value: told }, nowMs)],
+        async project(transaction) {
+          if (!(await insertRun(transaction, { run, first, jobId, maxQueuedRuns, taken }))) {
+            throw new RepeatedRequestError();
+          }
+          await jobs.send(transaction, { id: jobId, runId: first.id });
+        },
+      });
+    } catch (error) {
+      return await afterFailedCreation(error, run, first.id);
+    }
+    return redactor.message(RunSchema, first);
+  }
+
+  /** The run that there is after all, or the error. Leaves no stream without a run behind where that is certain. */
+  async function afterFailedCreation(error: unknown, run: NewRun, id: string): Promise<Run> {
+    const isRepeated = error instanceof RepeatedRequestError;
+    if (isRepeated || (error instanceof DomainError && error.init.reason === "RUN_QUEUE_FULL")) {
+      await kysely.transaction().execute((transaction) => eventLog.remove(transaction, [id]));
+    }
+    const known = isRepeated ? await findRequested(kysely, run) : undefined;
+    if (known === undefined) {
+      throw error;
+    }
+    return await get(known.id);
+  }
+
+  async function waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<Run> {
+    const deadline = clock.monotonic() + ms;
+    for (;;) {
+      const news = nextEnd(runId, signal, () => Math.min(deadline - clock.monotonic(), LOOK_INTERVAL_MS));
+      try {
+        const run = await get(runId);
+        if (run.endTime !== undefined || signal.aborted || clock.monotonic() >= deadline) {
+          return run;
+        }
+        await news.promise;
+      } finally {
+        news.stop();
+      }
+    }
+  }
+
+  /** Resolves when the run may have ended, or it is time to look. Listens from the beginning, so that nothing is missed. */
+  function nextEnd(runId: string, signal: AbortSignal, patienceMs: () => number) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const wake = () => resolve();
+    const unsubscribe = announcements.subscribe((news) => {
+      if (news === undefined || (news.kind === "ended" && news.runId === runId)) {
+        resolve();
+      }
+    });
+    signal.addEventListener("abort", wake);
+    const stopTimer = clock.after(patienceMs(), wake);
+    return {
+      promise,
+      stop() {
+        unsubscribe();
+        signal.removeEventListener("abort", wake);
+        stopTimer();
+      },
+    };
+  }
+
+  return {
+    create: createRun,
+    get,
+    source,
+    owner,
+    waitForEnd,
+    list,
+    listSteps,
+    async cancel(runId, by, message) {
+      await cancelRun(options, runId, { by, message });
+      return await get(runId);
+    },
+    async resolveApproval(runId, path, answer) {
+      await resolveApproval(options, runId, path, answer);
+      return await get(runId);
+    },
+  };
 }
