@@ -142,6 +142,9 @@ async function converse(conversation: Conversation): Promise<ModelAnswer> {
     spent = addTurn(spent, turn.usage, turn.costUsd ?? undefined);
     messages.push(...turn.messages);
     text += turn.text;
+    if (turn.finish === "content-filter") {
+      throw filtered(task.model);
+    }
     if (turn.calls.length > 0) {
       text = "";
       checkSpent(limits, spent);
@@ -153,8 +156,6 @@ async function converse(conversation: Conversation): Promise<ModelAnswer> {
       }
     } else if (turn.finish === "length") {
       messages.push({ role: "user", content: GO_ON });
-    } else if (turn.finish === "content-filter") {
-      throw filtered(task.model);
     } else {
       return { text, spent, called };
     }
