@@ -5,6 +5,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { AdminService } from "@toolplane/gen/toolplane/admin/v1/admin_service_pb.js";
+import { OrchestrationService } from "@toolplane/gen/toolplane/orchestration/v1/orchestration_service_pb.js";
 import { RegistryService } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import {
   HealthStatus,
@@ -36,12 +37,17 @@ export async function startStubServer(
   registry: Partial<ServiceImpl<typeof RegistryService>>,
   tools: Partial<ServiceImpl<typeof ToolService>> = {},
   admin: Partial<ServiceImpl<typeof AdminService>> = {},
+  orchestration: Partial<ServiceImpl<typeof OrchestrationService>> = {},
 ): Promise<StubServer> {
   const requests: Headers[] = [];
   const server = createServer(
     connectNodeAdapter({
       routes: (router) =>
-        router.service(RegistryService, registry).service(ToolService, tools).service(AdminService, admin),
+        router
+          .service(RegistryService, registry)
+          .service(ToolService, tools)
+          .service(AdminService, admin)
+          .service(OrchestrationService, orchestration),
       interceptors: [
         (next) => (request) => {
           requests.push(request.header);
