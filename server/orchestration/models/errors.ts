@@ -109,10 +109,7 @@ function isTooLong(kinds: readonly string[], words: string): boolean {
 
 /** Reads a refusal from the body of an answer: what the services themselves send, and what servers like them do. */
 export function readRefusal(body: JsonValue | undefined): Pick<ProviderRefusal, "kinds" | "words"> {
-  if (!isObject(body)) {
-    return { kinds: [], words: "" };
-  }
-  const inner = body["error"] ?? body;
+  const inner = isObject(body) ? (body["error"] ?? body) : body;
   if (typeof inner === "string") {
     return { kinds: [], words: inner };
   }

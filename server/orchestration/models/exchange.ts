@@ -11,7 +11,7 @@ import { retryAfterMs } from "./retry-after.ts";
 /** Of a whole answer. */
 export const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 /** Of a refusal; the rest is not read. */
-const MAX_REFUSAL_BYTES = 64 * 1024;
+const MAX_REFUSAL_BYTES = 1024 * 1024;
 
 /** One request to a provider, and what guards it. */
 export interface Exchange {
@@ -132,7 +132,8 @@ export function createExchange(options: ExchangeOptions): Exchange {
   }
 
   function refusal(status: number, headers: IncomingHttpHeaders, text: string): Error {
-    const { kinds, words } = readRefusal(parseJson(text));
+    const isPlain = String(headers["content-type"]).startsWith("text/plain");
+    const { kinds, words } = readRefusal(parseJson(text) ?? (isPlain ? text : undefined));
     return refused(model, {
       status,
       kinds,

@@ -62,10 +62,22 @@ export function createModelGateway({ settings, env, clock, logger }: ModelGatewa
       clock,
       signal: options.signal,
     });
+    let listenerFailure: { readonly error: unknown } | undefined;
+    const onDelta: TurnOptions["onDelta"] = (delta) => {
+      try {
+        options.onDelta(delta);
+      } catch (error) {
+        listenerFailure = { error };
+        throw error;
+      }
+    };
     try {
-      return await converse(provider.settings, exchange, request, options);
+      return await converse(provider.settings, exchange, request, onDelta);
     } catch (error) {
       options.signal.throwIfAborted();
+      if (listenerFailure) {
+        throw listenerFailure.error;
+      }
       const failure = exchange.hasBegun ? toFailure(model, exchange, error) : error;
       if (failure instanceof DomainError) {
         const { reason } = failure.init;
@@ -124,7 +136,7 @@ async function converse(
   provider: ModelProviderSettings,
   exchange: Exchange,
   request: TurnRequest,
-  { onDelta }: TurnOptions,
+  onDelta: TurnOptions["onDelta"],
 ): Promise<Turn> {
   const { model } = request;
   const wire = createWireModel(provider, model.model, exchange.fetch);

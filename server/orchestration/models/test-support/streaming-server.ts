@@ -174,9 +174,17 @@ async function write(
       return;
     }
     if (!response.write(part)) {
-      await Promise.race([once(response, "drain"), once(response, "close")]);
+      await drained(response);
     }
   }
+}
+
+async function drained(response: ServerResponse): Promise<void> {
+  const over = new AbortController();
+  const { signal } = over;
+  await Promise.race([once(response, "drain", { signal }), once(response, "close", { signal })]).finally(() =>
+    over.abort(),
+  );
 }
 
 function lastTurn(messages: ScriptedRequest["messages"]): Pick<ScriptedRequest, "turn" | "task" | "results"> {
