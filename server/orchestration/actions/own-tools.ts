@@ -1,8 +1,9 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { OWN_SERVICE } from "../../registry/registry.ts";
+import { version } from "../../version.ts";
 import type { ToolCalling } from "./action.ts";
 
-/** Calls the tools that this server has itself. */
+/** Calls the tools that this server has itself, and not those of a newer one beside it, which would ask who is calling. */
 export interface OwnTools {
   /**
    * @param name without that of the service
@@ -21,7 +22,7 @@ export function createOwnTools(toolCalling: ToolCalling): OwnTools {
     call: async (name, args, context, timeoutMs) =>
       objectOf(
         await toolCalling.call(
-          { tool: `${OWN_SERVICE}.${name}`, environment: "", version: "", arguments: args, timeoutMs },
+          { tool: `${OWN_SERVICE}.${name}`, environment: "", version, arguments: args, timeoutMs },
           context,
         ),
       ),

@@ -10,11 +10,13 @@ import { TestRunSchema, TestRunState } from "@toolplane/gen/toolplane/testing/v1
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { type ShopProject, shopProject } from "../../../test/support/shop-project.ts";
 import { resolveTesting } from "../../config/testing.ts";
+import { openTestLog } from "../../event-log/testing.ts";
 import { emptyRegistry, startServer } from "../../registry/test-support/open-registry.ts";
 import type { Database } from "../../storage/database.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import { openTestDatabase } from "../../storage/testing.ts";
 import { openTestRunning } from "../../test-running.ts";
+import { version } from "../../version.ts";
 import { CancelledError, ReleasedError } from "../engine/engine.ts";
 import type { WorkAction } from "./action.ts";
 import { createComparisonWork } from "./comparison.ts";
@@ -53,6 +55,7 @@ async function openStage(): Promise<Stage> {
       throw new Error(`${field}: ${message}`);
     }),
     database,
+    eventLog: await openTestLog(database),
     clock: systemClock,
     logger: silentLogger,
     env: process.env,
@@ -61,7 +64,7 @@ async function openStage(): Promise<Stage> {
   const server = await startServer({ routes: testRunning.routes });
   const registry = await emptyRegistry(database);
   const descriptors = Buffer.from(documentedDescriptors, "base64");
-  await registry.registerLocal({ version: "1.0.0", endpoint: server.url, descriptors });
+  await registry.registerLocal({ version, endpoint: server.url, descriptors });
   const ownTools = createOwnTools(await openToolCalling(database, registry));
   const work = createTestRunWork(ownTools, systemClock);
   return {
