@@ -11,6 +11,7 @@ import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import { createModelWorks } from "./model-works.ts";
+import { constant } from "./test-support/constant.ts";
 import { createMemoryRun } from "./test-support/memory-run.ts";
 import { scriptedGateway, type TurnScript, wants } from "./test-support/scripted-gateway.ts";
 import { openTestRegistry, recordingCalling, registerTools } from "./test-support/test-tools.ts";
@@ -62,11 +63,7 @@ function setUp(
     const action = {
       kind: "agent" as const,
       agent,
-      task: {
-        references: { steps: [], variables: new Set<string>() },
-        isConstant: true,
-        evaluate: () => task,
-      },
+      task: constant(task),
     };
     return { run, output: run.work((context) => works.agent(action, { task }, context)) };
   }
@@ -148,6 +145,14 @@ test("all answers of an agent can be purged by its tag", async () => {
   expect(gateway.requests).toHaveLength(2);
 });
 
+test("an answer that was forced by the end of the budget is not kept", async () => {
+  const { give, gateway } = setUp();
+  const agent = agentOf({ tools: { names: ["weather.*"] }, budget: { maxTurns: 1 } });
+  await give("About roses", agent).output;
+  await give("About roses", agent).output;
+  expect(gateway.requests).toHaveLength(2);
+});
+
 test("a failure is not kept", async () => {
   const { give } = setUp((_, number) =>
     number === 1 ? { text: "", finish: "content-filter" } : { text: "roses" },
@@ -194,11 +199,7 @@ test("once its model has begun, a task is finished and not answered from the cac
   const action = {
     kind: "agent" as const,
     agent,
-    task: {
-      references: { steps: [], variables: new Set<string>() },
-      isConstant: true,
-      evaluate: () => "Do it",
-    },
+    task: constant("Do it"),
   };
   const run = createMemoryRun({ clock, principal: ada });
   const work = () => run.work((context) => works.agent(action, { task: "Do it" }, context));
@@ -232,14 +233,9 @@ test("simultaneous tasks do not wait for each other", async () => {
 test("a requirement has all tools unless it says otherwise, and its own instructions", async () => {
   const { works, gateway, clock } = setUp();
   const run = createMemoryRun({ clock });
-  const text = {
-    references: { steps: [], variables: new Set<string>() },
-    isConstant: true,
-    evaluate: () => "?",
-  };
   const action = {
     kind: "requirement" as const,
-    text,
+    text: constant("The weather?"),
     model: "",
     instructions: "In German.",
     tools: undefined,

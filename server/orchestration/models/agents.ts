@@ -31,12 +31,12 @@ export function createAgentWork({ gateway, loop, answers, tools }: AgentWorkOpti
       return reuse(kept, context);
     }
     const scope = agent.tools ?? NO_TOOLS;
-    const { text, spent, called } = await loop(
+    const { text, spent, called, isForced } = await loop(
       { model, instructions: agent.prompt, task, tools: scope, budget: agent.budget },
       context,
     );
     const output = answerOutput(text);
-    if (isRepeatable(called, scope.environment, tools)) {
+    if (!isForced && isRepeatable(called, scope.environment, tools)) {
       const { inputTokens, outputTokens, costUsd } = spent;
       const answer = { output, tokens: inputTokens + outputTokens, costUsd };
       await answers.keep(agent, model.name, task, principal, answer);

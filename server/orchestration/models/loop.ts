@@ -64,6 +64,8 @@ export interface ModelAnswer {
   readonly spent: Spent;
   /** Tools that were asked for, by their whole names, those whose arguments were refused included. */
   readonly called: ReadonlySet<string>;
+  /** True: it had to answer, since its turns were used up. */
+  readonly isForced: boolean;
 }
 
 /** Lets a model work on a task, turn by turn, until it answers. */
@@ -99,7 +101,8 @@ export function createModelLoop(options: ModelLoopOptions): ModelLoop {
     const toolbox = createToolbox({ allowed, model: task.model, searches: selection.query !== "" });
     toolbox.add(selection.candidates.map(({ tool }) => tool));
     const time = createTimeBudget(limits, context.startTime, options.clock);
-    return await converse({ ...options, task, limits, allowed, toolbox, time, context });
+    const allowedCount = selection.allowed;
+    return await converse({ ...options, task, limits, allowed, allowedCount, toolbox, time, context });
   };
 }
 
@@ -108,6 +111,8 @@ interface Conversation extends ModelLoopOptions {
   readonly task: ModelTask;
   readonly limits: Limits;
   readonly allowed: AllowedTools;
+  /** As counted when the work began. */
+  readonly allowedCount: number;
   readonly toolbox: Toolbox;
   readonly time: TimeBudget;
   readonly context: StepContext;
@@ -157,7 +162,7 @@ async function converse(conversation: Conversation): Promise<ModelAnswer> {
     } else if (turn.finish === "length") {
       messages.push({ role: "user", content: GO_ON });
     } else {
-      return { text, spent, called };
+      return { text, spent, called, isForced: isLast && hasTools };
     }
   }
   throw new Error("turns have no end");
@@ -316,11 +321,8 @@ async function makeCalls(
   return { answers, tools };
 }
 
-async function makeCall(
-  { toolbox, calling, allowed, time, logger, context }: Conversation,
-  id: string,
-  call: WantedCall,
-): Promise<StepEnd> {
+async function makeCall(conversation: Conversation, id: string, call: WantedCall): Promise<StepEnd> {
+  const { toolbox, calling, allowed, time, logger, context } = conversation;
   const target = toolbox.targetOf(call);
 
   function check(step: StepContext): CheckedCall {
@@ -338,7 +340,7 @@ async function makeCall(
   async function execute(step: StepContext): Promise<StepOutput> {
     const checked = check(step);
     if (checked.kind === "search") {
-      return { output: await search(checked.query, allowed, step) };
+      return { output: await search(checked.query, conversation, step) };
     }
     const { run, path, idempotencyKey } = step;
     const spec = { tool: checked.tool.name, environment: allowed.environment, version: "" };
@@ -368,9 +370,13 @@ async function makeCall(
 }
 
 /** What a model is told that it has found, and what is offered from then on. */
-async function search(query: string, allowed: AllowedTools, step: StepContext): Promise<JsonValue> {
+async function search(
+  query: string,
+  { allowed, allowedCount }: Conversation,
+  step: StepContext,
+): Promise<JsonValue> {
   const candidates = await allowed.search(query);
-  tellSelection(step, { query, allowed: allowed.count(), candidates });
+  tellSelection(step, { query, allowed: allowedCount, candidates });
   const found = candidates.map(({ tool, score }) => {
     const description = allowed.find(tool)?.description.slice(0, MAX_SUMMARY) ?? "";
     return { name: providerName(tool), tool, description, score };

@@ -8,6 +8,7 @@ import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import { createModelWorks } from "./model-works.ts";
+import { constant } from "./test-support/constant.ts";
 import { createMemoryRun, DiedError } from "./test-support/memory-run.ts";
 import {
   callsTools,
@@ -68,11 +69,7 @@ describe.each(PROTOCOLS)("a requirement over the %s protocol", (protocol) => {
     ) {
       const action = {
         kind: "requirement" as const,
-        text: {
-          references: { steps: [], variables: new Set<string>() },
-          isConstant: true,
-          evaluate: () => "",
-        },
+        text: constant(""),
         model: wire.model.name,
         instructions: "",
         tools: create(ToolScopeSchema, { names: ["weather.*"] }),
@@ -180,7 +177,7 @@ describe.each(PROTOCOLS)("a requirement over the %s protocol", (protocol) => {
         case 2:
           return callsTools([
             { name: registry.getTool(DROP, {}).providerName, arguments: {} },
-            { name: "DropEverything", arguments: {} },
+            { name: DROP, arguments: {} },
           ]);
         default:
           return says(JSON.stringify(request.results));
@@ -234,7 +231,7 @@ describe.each(PROTOCOLS)("a requirement over the %s protocol", (protocol) => {
   });
 });
 
-test("three agents end with the slowest of them", async () => {
+test("three models work side by side", async () => {
   // The server lets all of them wait until the last one has asked: one after the other they would never end.
   const all = Promise.withResolvers<void>();
   let asked = 0;
@@ -260,11 +257,7 @@ test("three agents end with the slowest of them", async () => {
       works.requirement(
         {
           kind: "requirement",
-          text: {
-            references: { steps: [], variables: new Set() },
-            isConstant: true,
-            evaluate: () => task,
-          },
+          text: constant(task),
           model: model.name,
           instructions: "",
           tools: create(ToolScopeSchema, { none: true }),

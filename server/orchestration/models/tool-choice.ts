@@ -23,8 +23,6 @@ export interface AllowedTools {
   /** Chooses what to offer first: everything where that is not too much, else what fits the task best. */
   begin(task: string, offerAllUpTo: number): Promise<Selection>;
   search(query: string): Promise<readonly Candidate[]>;
-  /** How many there are now. */
-  count(): number;
 }
 
 /** What is offered at the start. Kept in the run's journal, so that whoever goes on with the run offers the same. */
@@ -72,7 +70,7 @@ export function allowedTools(
   function wholeName(name: string): string[] {
     const tool = lookUp(tools, name, environment);
     if (tool === undefined) {
-      logger.warn({ tool: name, environment }, "a tool in the scope of a model is not registered");
+      logger.warn({ tool: name, environment }, "a name in the scope of a model means no tool, or several");
     }
     return tool ? [tool.name] : [];
   }
@@ -152,7 +150,6 @@ export function allowedTools(
     any,
     isAllowed,
     search,
-    count: () => list(0).count,
     find(name, profile = SchemaProfile.UNSPECIFIED) {
       const tool = any ? lookUp(tools, name, environment, profile) : undefined;
       return tool && isMeant(tool) ? tool : undefined;
