@@ -1,21 +1,12 @@
 import { create, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Clock, DomainError } from "@toolplane/framework";
-import {
-  type ModelBudget,
-  type ToolScope,
-  UsageSchema,
-} from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
+import { DomainError } from "@toolplane/framework";
+import { type ToolScope, UsageSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import {
   ModelDeltaSchema,
-  ToolSelectionSchema,
   UsageUpdateSchema,
 } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
-import pLimit from "p-limit";
-import type { Logger } from "pino";
-import { providerName } from "../../schema/index.ts";
-import { canonicalText, isObject, isShallow, items } from "../../schema/json.ts";
-import type { ToolCalling } from "../actions/action.ts";
+import { isShallow } from "../../schema/json.ts";
 import { errorOf } from "../engine/statuses.ts";
 import type { StepContext, StepEnd, StepOutput } from "../engine/step.ts";
 import type { PlanRetry } from "../plan.ts";
@@ -24,40 +15,22 @@ import {
   checkPrice,
   checkSpent,
   createTimeBudget,
-  type Limits,
   limitsOf,
   NOTHING_SPENT,
   type Spent,
-  type TimeBudget,
   toUsage,
 } from "./budgets.ts";
+import { createRepetitions, makeCalls, ONCE, tellSelection } from "./calls.ts";
+import type { Conversation, ModelLoopOptions, ModelTask } from "./conversation.ts";
 import { createDeltas } from "./deltas.ts";
 import { mayPass } from "./may-pass.ts";
-import type { Model, ModelGateway, ModelMessage, OfferedTool, Turn, WantedCall } from "./model.ts";
-import { GO_ON, LAST_TURN, repetitionNote, systemPrompt } from "./prompts.ts";
-import { type AllowedTools, allowedTools, type Selection, type ToolSource } from "./tool-choice.ts";
-import { answerOf, boundResult, MAX_DEPTH, refusal, type ToolAnswer, toolMessage } from "./tool-results.ts";
-import { type CheckedCall, createToolbox, SEARCH_TOOLS, type Toolbox } from "./toolbox.ts";
+import type { Model, ModelMessage, Turn, TurnRequest } from "./model.ts";
+import { GO_ON, LAST_TURN, systemPrompt } from "./prompts.ts";
+import { type AllowedTools, allowedTools, type Selection } from "./tool-choice.ts";
+import { MAX_DEPTH, toolMessage } from "./tool-results.ts";
+import { createToolbox, SEARCH_TOOLS } from "./toolbox.ts";
 
-export interface ModelLoopOptions {
-  readonly gateway: Pick<ModelGateway, "turn" | "costUsd">;
-  readonly tools: ToolSource;
-  readonly calling: ToolCalling;
-  /** From more allowed tools than this on, a model searches for tools. */
-  readonly searchToolsAbove: number;
-  readonly clock: Clock;
-  readonly logger: Logger;
-}
-
-/** What a model is to do. */
-export interface ModelTask {
-  readonly model: Model;
-  readonly instructions: string;
-  readonly task: string;
-  /** Undefined: all tools of the default environment. */
-  readonly tools: ToolScope | undefined;
-  readonly budget: ModelBudget | undefined;
-}
+export type { ModelLoopOptions, ModelTask } from "./conversation.ts";
 
 export interface ModelAnswer {
   readonly text: string;
@@ -71,22 +44,8 @@ export interface ModelAnswer {
 /** Lets a model work on a task, turn by turn, until it answers. */
 export type ModelLoop = (task: ModelTask, context: StepContext) => Promise<ModelAnswer>;
 
-const ONCE: PlanRetry = { attempts: 1, initialBackoffMs: 0, maxBackoffMs: 0 };
 /** Of a turn: overload passes within seconds. A provider that says when to come back is waited for as it says. */
 const TURN_RETRY: PlanRetry = { attempts: 3, initialBackoffMs: 1_000, maxBackoffMs: 30_000 };
-/** Calls of one turn that are looked at. */
-const MAX_CALLS = 100;
-const TOO_MANY = {
-  code: "resource_exhausted",
-  message: `at most ${MAX_CALLS} calls can be made in a turn: make this one in the next`,
-};
-/** Of what a model wrote instead of arguments, for the event, in characters. */
-const MAX_INPUT = 1_000;
-/** Of a description in what a search returns, in characters. */
-const MAX_SUMMARY = 300;
-/** From so many identical calls on, the model is told. */
-const REPETITIONS = 3;
-
 /**
  * Creates the loop. Every turn is a step of the run's journal (`turn1`), and so is every call that a turn wants
  * (`turn1/call2`) and the first choice of tools (`tools`). The conversation is made of nothing but what these steps gave
@@ -104,18 +63,6 @@ export function createModelLoop(options: ModelLoopOptions): ModelLoop {
     const allowedCount = selection.allowed;
     return await converse({ ...options, task, limits, allowed, allowedCount, toolbox, time, context });
   };
-}
-
-/** What one conversation works with. */
-interface Conversation extends ModelLoopOptions {
-  readonly task: ModelTask;
-  readonly limits: Limits;
-  readonly allowed: AllowedTools;
-  /** As counted when the work began. */
-  readonly allowedCount: number;
-  readonly toolbox: Toolbox;
-  readonly time: TimeBudget;
-  readonly context: StepContext;
 }
 
 async function converse(conversation: Conversation): Promise<ModelAnswer> {
@@ -188,18 +135,10 @@ interface RecordedTurn extends Turn {
   readonly costUsd: number | null;
 }
 
-interface TurnInput {
-  readonly system: string;
-  readonly messages: readonly ModelMessage[];
-  readonly tools: readonly OfferedTool[];
-  readonly toolChoice: "none" | undefined;
-  readonly maxOutputTokens: number;
-}
-
 async function takeTurn(
   { gateway, task, time, clock, context }: Conversation,
   id: string,
-  input: TurnInput,
+  input: Omit<TurnRequest, "model">,
 ): Promise<RecordedTurn> {
   const { model } = task;
 
@@ -277,136 +216,6 @@ async function choose(
 
 function scopeInput({ names, tags, environment }: ToolScope): JsonObject {
   return { names, tags, environment };
-}
-
-function tellSelection(step: StepContext, { query, allowed, candidates }: Selection): void {
-  const value = create(ToolSelectionSchema, {
-    query,
-    allowed,
-    candidates: candidates.map((candidate) => ({ ...candidate, offered: true })),
-  });
-  step.tell({ case: "toolSelection", value });
-}
-
-/** Makes the calls of a turn, side by side, and offers what searches among them have found. */
-async function makeCalls(
-  conversation: Conversation,
-  turnId: string,
-  calls: readonly WantedCall[],
-  repetitions: Repetitions,
-): Promise<{ readonly answers: readonly ToolAnswer[]; readonly tools: readonly string[] }> {
-  const { limits, toolbox } = conversation;
-  const limit = pLimit(limits.maxParallelCalls);
-  const taken = calls.slice(0, MAX_CALLS);
-  const tools = taken.flatMap((call) => toolbox.toolOf(call) ?? []);
-  const outcomes = await Promise.allSettled(
-    taken.map((call, index) => limit(() => makeCall(conversation, `${turnId}/call${index + 1}`, call))),
-  );
-  const answers: ToolAnswer[] = [];
-  const found: string[] = [];
-  for (const [index, call] of calls.entries()) {
-    const target = toolbox.targetOf(call);
-    const outcome = outcomes[index];
-    if (outcome?.status === "rejected") {
-      throw outcome.reason;
-    }
-    if (outcome === undefined) {
-      answers.push(refusal(call, target, TOO_MANY));
-      continue;
-    }
-    answers.push(answerOf(call, target, outcome.value, repetitions.noteOn(target, call)));
-    found.push(...(target === SEARCH_TOOLS ? foundBy(outcome.value) : []));
-  }
-  toolbox.add(found);
-  return { answers, tools };
-}
-
-async function makeCall(conversation: Conversation, id: string, call: WantedCall): Promise<StepEnd> {
-  const { toolbox, calling, allowed, time, logger, context } = conversation;
-  const target = toolbox.targetOf(call);
-
-  function check(step: StepContext): CheckedCall {
-    try {
-      return toolbox.check(call);
-    } catch (error) {
-      if (error instanceof DomainError) {
-        const { reason } = error.init;
-        logger.info({ run: step.run.id, path: step.path, tool: target, reason }, "a model's call is refused");
-      }
-      throw error;
-    }
-  }
-
-  async function execute(step: StepContext): Promise<StepOutput> {
-    const checked = check(step);
-    if (checked.kind === "search") {
-      return { output: await search(checked.query, conversation, step) };
-    }
-    const { run, path, idempotencyKey } = step;
-    const spec = { tool: checked.tool.name, environment: allowed.environment, version: "" };
-    const result = await time.within(step.signal, (signal) =>
-      calling.call({ ...spec, arguments: checked.arguments }, { run, path, idempotencyKey, signal }),
-    );
-    return { output: boundResult(result) };
-  }
-
-  return await context.nested({
-    id,
-    kind: "tool",
-    target,
-    input: call.arguments ?? call.text.slice(0, MAX_INPUT),
-    timeoutMs: undefined,
-    retry: ONCE,
-    async execute(step) {
-      try {
-        return await execute(step);
-      } finally {
-        if (toolbox.toolOf(call) !== undefined && !step.signal.aborted) {
-          step.use({ toolCalls: 1 });
-        }
-      }
-    },
-  });
-}
-
-/** What a model is told that it has found, and what is offered from then on. */
-async function search(
-  query: string,
-  { allowed, allowedCount }: Conversation,
-  step: StepContext,
-): Promise<JsonValue> {
-  const candidates = await allowed.search(query);
-  tellSelection(step, { query, allowed: allowedCount, candidates });
-  const found = candidates.map(({ tool, score }) => {
-    const description = allowed.find(tool)?.description.slice(0, MAX_SUMMARY) ?? "";
-    return { name: providerName(tool), tool, description, score };
-  });
-  return { query, found };
-}
-
-function foundBy(end: StepEnd): string[] {
-  const output = end.state === "succeeded" ? end.output : null;
-  return isObject(output)
-    ? items(output["found"]).flatMap((hit) => (isObject(hit) ? String(hit["tool"]) : []))
-    : [];
-}
-
-/** Notices calls that are made again and again. */
-interface Repetitions {
-  /** What the model is told besides the result, if anything. */
-  noteOn(target: string, call: WantedCall): string | undefined;
-}
-
-function createRepetitions(): Repetitions {
-  const counts = new Map<string, number>();
-  return {
-    noteOn(target, call) {
-      const key = `${target} ${canonicalText(call.arguments ?? call.text)}`;
-      const times = (counts.get(key) ?? 0) + 1;
-      counts.set(key, times);
-      return times >= REPETITIONS ? repetitionNote(times) : undefined;
-    },
-  };
 }
 
 function outputOf(end: StepEnd): JsonValue {
