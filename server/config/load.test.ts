@@ -6,6 +6,7 @@ import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import {
   InboundConfigSchema,
+  OrchestrationConfigSchema,
   OutboundConfigSchema,
   PoolConfigSchema,
   ServerConfigSchema,
@@ -123,14 +124,20 @@ test("the example in the documentation is a valid configuration", () => {
   });
 });
 
-test("every field about callers, backends, connections to them and test runs is documented", () => {
+test("every field about callers, backends, connections to them, test runs, runs and models is documented", () => {
   const missing = (desc: DescMessage): string[] =>
     desc.fields.flatMap((field) => [
       ...(new RegExp(`\\b${field.name}\\b`).test(page) ? [] : [`${desc.name}.${field.name}`]),
       ...(field.message?.file === desc.file ? missing(field.message) : []),
     ]);
   expect(
-    [InboundConfigSchema, OutboundConfigSchema, PoolConfigSchema, TestingConfigSchema].flatMap(missing),
+    [
+      InboundConfigSchema,
+      OutboundConfigSchema,
+      PoolConfigSchema,
+      TestingConfigSchema,
+      OrchestrationConfigSchema,
+    ].flatMap(missing),
   ).toEqual([]);
   const { fields } = ServerConfigSchema;
   expect(

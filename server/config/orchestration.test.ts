@@ -1,5 +1,9 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { loadText, mistakesIn } from "./test-support/load-text.ts";
+
+const page = readFileSync(join(import.meta.dirname, "../../docs/configuration.md"), "utf8");
 
 test("without a word on it, the documented limits hold and there are no models", () => {
   expect(loadText("").orchestration).toEqual({
@@ -157,4 +161,14 @@ test.each([
   ["orchestration.max_depth", "{ max_depth: 101 }"],
 ])("the contract refuses a wrong %s", (field, text) => {
   expect(Object.keys(mistakesIn(`orchestration: ${text}`))).toContain(field);
+});
+
+test("the example in the documentation is valid", () => {
+  const [, example = ""] = /^## Runs and models$.*?```yaml\n(.*?)```/ms.exec(page) ?? [];
+
+  const { providers, models, defaultModel } = loadText(example).orchestration;
+
+  expect([...providers.keys()]).toEqual(["claude", "local"]);
+  expect([...models.keys()]).toEqual(["careful", "llama3.2"]);
+  expect(defaultModel).toBe("careful");
 });
