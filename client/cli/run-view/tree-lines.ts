@@ -108,8 +108,9 @@ function elapsed({ startedAt, endedAt, state }: StepNode, now: number): string {
 /** The end of what a model is writing. */
 function textLines(paint: Colors, { node, depth }: Row, most: number, width: number): string[] {
   if (most <= 0 || node.text.trim() === "") return [];
-  const indent = " ".repeat(STATE_WIDTH + 2 + depth * 2);
-  const room = Math.max(8, width - indent.length - 2);
+  // Below the name of its step, unless that leaves too little.
+  const indent = " ".repeat(Math.min(STATE_WIDTH + 2 + depth * 2, Math.floor(width / 2)));
+  const room = width - indent.length - 2;
   const lines = cleanText(node.text).trimEnd().split("\n").slice(-most);
   return lines
     .flatMap((line) => wrap(line, room))
