@@ -363,8 +363,7 @@ export function createDrive(run: ClaimedRun, plan: RunPlan, journal: Journal, op
       const failed = schedule.failure;
       if (failed !== undefined) {
         const status = failures.get(failed);
-        const message = `step "${failed}": ${status?.message ?? "it was cancelled"}`;
-        const error = status ? errorOf(status, message) : wasCancelled(message);
+        const error = status ? errorOf(status, naming(failed, status.message)) : wasCancelled(failed);
         return { state: "failed", error, output: outputOfFailed(plan, ended) };
       }
       try {
@@ -414,8 +413,18 @@ function checkSize(bytes: number, limit: number): void {
   }
 }
 
-function wasCancelled(message: string): DomainError {
-  return new DomainError({ code: Code.Canceled, reason: "STEP_CANCELLED", message });
+/** The message of a step's error, for those who only see the run's. */
+function naming(step: string, message: string): string {
+  const name = `step "${step}"`;
+  return message.includes(name) ? message : `${name}: ${message}`;
+}
+
+function wasCancelled(step: string): DomainError {
+  return new DomainError({
+    code: Code.Canceled,
+    reason: "STEP_CANCELLED",
+    message: `step "${step}" was cancelled`,
+  });
 }
 
 function runTimedOut(): DomainError {

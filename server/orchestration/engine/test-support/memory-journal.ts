@@ -1,5 +1,5 @@
 import { clone, create, toJson } from "@bufbuild/protobuf";
-import { timestampMs, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "@toolplane/framework";
 import type { Agent, Usage } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import { UsageSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
@@ -99,8 +99,10 @@ export function createMemoryRun(options: {
   }
 
   function createJournal(mine: number, diesAt: number): Journal {
+    let isLost = false;
     function check(more: number): void {
-      if (mine !== epoch || entries.length + more > diesAt) {
+      isLost ||= mine !== epoch || entries.length + more > diesAt;
+      if (isLost) {
         throw new LostRunError("another worker has the run");
       }
       if (end !== undefined) {
@@ -200,11 +202,4 @@ function endOf(step: RunStep = create(RunStepSchema)): StepEnd {
     default:
       throw new Error(`step "${step.path}" has ended in state ${step.state}`);
   }
-}
-
-/** When an entry says that its step goes on, in milliseconds since 1970. */
-export function requestedDeadline({ kind }: JournalEntry): number | undefined {
-  return kind.case === "approvalRequested" && kind.value.deadline
-    ? timestampMs(kind.value.deadline)
-    : undefined;
 }
