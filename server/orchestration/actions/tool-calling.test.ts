@@ -1,6 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import { callContext } from "@toolplane/framework";
+import { callContext, DomainError } from "@toolplane/framework";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sampleImplementation } from "../../../framework/test-support/sample-implementation.ts";
 import { SampleService } from "../../../framework/test-support/sample-service.ts";
@@ -142,6 +142,18 @@ test("an attempt whose time is over is stopped in its backend, and the next one 
   });
   await expect.poll(() => begun[0]?.aborted).toBe(true);
   expect(await toolCalling.call(hi, context)).toBe("hi");
+});
+
+test("a step that has no more time ends its call as a deadline does, for those who watch the backend", async () => {
+  const { echo, begun } = hangingEcho();
+  const { toolCalling } = await openStage({ echo });
+  const limit = new AbortController();
+  const call = toolCalling.call(hi, stepContext({ signal: limit.signal }));
+  call.catch(() => undefined);
+  await expect.poll(() => begun.length).toBe(1);
+  limit.abort(new DomainError({ code: Code.DeadlineExceeded, reason: "STEP_TIMEOUT", message: "too slow" }));
+  await expect(call).rejects.toMatchObject({ code: Code.DeadlineExceeded });
+  await expect.poll(() => begun[0]?.aborted).toBe(true);
 });
 
 test("when a worker dies in the middle of a call, another one makes it as soon as the lease is over", async () => {

@@ -1,6 +1,7 @@
 import { create, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
-import { type Clock, invalidArgument } from "@toolplane/framework";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type Clock, DomainError, invalidArgument } from "@toolplane/framework";
 import { type ToolCall, ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { toDuration } from "../../config/durations.ts";
 import type { Registry } from "../../registry/registry.ts";
@@ -49,24 +50,46 @@ export function createToolCalling({
         headers.set("x-request-id", idempotencyKey);
       }
       const results = createResultList(false, maxResultBytes);
+      const leaving = departureOf(signal);
       const context = {
         principal: run.principal,
-        signal,
+        signal: leaving.signal,
         timeoutMs: Math.max(run.deadline - clock.now(), 1),
         headers,
         path: FIELD,
         gathers: true,
         persistent: true,
       };
-      for await (const event of caller.call(call, context)) {
-        if (event.kind === "result") {
-          results.add(event.output);
+      try {
+        for await (const event of caller.call(call, context)) {
+          if (event.kind === "result") {
+            results.add(event.output);
+          }
         }
+      } finally {
+        leaving.close();
       }
       const { value } = results.finish(answersWithStream(streaming));
       return value?.case === "json" ? toJson(ValueSchema, create(ValueSchema, value.value)) : null;
     },
   };
+}
+
+/**
+ * Says why a step leaves its call, in the terms of calls: a backend is to blame for what takes longer than a step has time
+ * for, as it is for any deadline, and not for a run that is cancelled.
+ */
+function departureOf(signal: AbortSignal): { readonly signal: AbortSignal; close(): void } {
+  const controller = new AbortController();
+  const leave = () => controller.abort(ConnectError.from(signal.reason, leavingCode(signal.reason)));
+  signal.addEventListener("abort", leave, { once: true });
+  return { signal: controller.signal, close: () => signal.removeEventListener("abort", leave) };
+}
+
+function leavingCode(reason: unknown): Code {
+  return reason instanceof DomainError && reason.init.code === Code.DeadlineExceeded
+    ? Code.DeadlineExceeded
+    : Code.Canceled;
 }
 
 function argumentsOf(json: JsonValue): JsonObject {
