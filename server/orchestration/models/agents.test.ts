@@ -10,8 +10,8 @@ import {
 import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
+import { constantTemplate } from "../expressions/template.ts";
 import { createModelWorks } from "./model-works.ts";
-import { constant } from "./test-support/constant.ts";
 import { createMemoryRun } from "./test-support/memory-run.ts";
 import { scriptedGateway, type TurnScript, wants } from "./test-support/scripted-gateway.ts";
 import { openTestRegistry, recordingCalling, registerTools } from "./test-support/test-tools.ts";
@@ -63,7 +63,7 @@ function setUp(
     const action = {
       kind: "agent" as const,
       agent,
-      task: constant(task),
+      task: constantTemplate(task),
     };
     return { run, output: run.work((context) => works.agent(action, { task }, context)) };
   }
@@ -199,7 +199,7 @@ test("once its model has begun, a task is finished and not answered from the cac
   const action = {
     kind: "agent" as const,
     agent,
-    task: constant("Do it"),
+    task: constantTemplate("Do it"),
   };
   const run = createMemoryRun({ clock, principal: ada });
   const work = () => run.work((context) => works.agent(action, { task: "Do it" }, context));
@@ -235,7 +235,7 @@ test("a requirement has all tools unless it says otherwise, and its own instruct
   const run = createMemoryRun({ clock });
   const action = {
     kind: "requirement" as const,
-    text: constant("The weather?"),
+    text: constantTemplate("The weather?"),
     model: "",
     instructions: "In German.",
     tools: undefined,

@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
+import { constantTemplate } from "../expressions/template.ts";
 import { createModelWorks } from "./model-works.ts";
-import { constant } from "./test-support/constant.ts";
 import { createMemoryRun, DiedError } from "./test-support/memory-run.ts";
 import {
   callsTools,
@@ -69,7 +69,7 @@ describe.each(PROTOCOLS)("a requirement over the %s protocol", (protocol) => {
     ) {
       const action = {
         kind: "requirement" as const,
-        text: constant(""),
+        text: constantTemplate(""),
         model: wire.model.name,
         instructions: "",
         tools: create(ToolScopeSchema, { names: ["weather.*"] }),
@@ -257,7 +257,7 @@ test("three models work side by side", async () => {
       works.requirement(
         {
           kind: "requirement",
-          text: constant(task),
+          text: constantTemplate(task),
           model: model.name,
           instructions: "",
           tools: create(ToolScopeSchema, { none: true }),
