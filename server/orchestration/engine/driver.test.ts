@@ -476,6 +476,64 @@ test("an answer that comes while other steps run is heard", async () => {
   });
 });
 
+test("an answer that comes while the run is let go of is heard", async () => {
+  const driving = setUpDriving(
+    workflow({
+      steps: [
+        { id: "ask", approval: { message: "?" } },
+        { id: "b", ...tool("answering") },
+      ],
+    }),
+    {
+      answering: () => {
+        driving.run.answer("ask", { approved: true, comment: "", by: "ada" });
+        return 1;
+      },
+    },
+  );
+  expect(await driving.drive({ isDeaf: true })).toBe("finished");
+  expect(driving.run.end).toMatchObject({ state: "succeeded" });
+});
+
+test("items that wait are parked together, and begin no sooner than their list allows", async () => {
+  const driving = setUpDriving(
+    workflow({ steps: [{ id: "a", for_each: { items: "[1, 2, 3]", max_concurrency: 2 }, wait: "60s" }] }),
+    {},
+  );
+  expect(await driving.drive()).toBe("parked");
+  expect(statesOf(driving.run)).toEqual({ a: "open", "a[0]": "open", "a[1]": "open" });
+  driving.clock.advance(60_000);
+  expect(await driving.drive()).toBe("parked");
+  driving.clock.advance(60_000);
+  expect(await driving.drive()).toBe("finished");
+  expect(driving.run.end).toEqual({ state: "succeeded", output: { a: [null, null, null] } });
+});
+
+test("a condition that names the item is that of each item", async () => {
+  const driving = setUpDriving(
+    workflow({
+      steps: [{ id: "a", for_each: { items: "[1, 2, 3]" }, condition: "${index != 1}", value: "${item}" }],
+    }),
+    {},
+  );
+  await driving.drive();
+  expect(driving.run.end).toEqual({ state: "succeeded", output: { a: [1, null, 3] } });
+  expect(statesOf(driving.run)).toMatchObject({ a: "succeeded", "a[1]": "skipped" });
+});
+
+test("a run that can do nothing says why", async () => {
+  const driving = setUpDriving(workflow({ steps: [{ id: "a", depends_on: ["b"], value: 1 }] }), {});
+  expect(await driving.drive()).toBe("finished");
+  expect(driving.run.end).toMatchObject({ state: "failed" });
+});
+
+test("a database that is away is told to whoever drives", async () => {
+  const driving = setUpDriving(batch([{ tool: "good" }]), { good: () => 1 });
+  const { run, journal } = driving.run.claim();
+  const away = { ...journal, record: () => Promise.reject(new Error("the database is away")) };
+  await expect(driving.engine.drive(run, away, driving.control)).rejects.toThrow("the database is away");
+});
+
 test.each([
   [true, "succeeded"],
   [false, "failed"],

@@ -1,3 +1,4 @@
+import { invalidArgument } from "@toolplane/framework";
 import type { PlanStep } from "../plan.ts";
 import type { StepEnd } from "./step.ts";
 
@@ -43,7 +44,7 @@ interface Node {
  * Takes time and memory for each step and dependency once over a whole run. Steps come in the order in which their last
  * dependency ended, and in that of the plan where it is the same one.
  *
- * Throws a RangeError for steps that come after unknown ones or after themselves.
+ * Throws INVALID_ARGUMENT for steps that come after unknown ones or after themselves.
  */
 export function createSchedule(steps: readonly PlanStep[]): Schedule {
   const nodes = connect(steps);
@@ -133,7 +134,7 @@ function connect(steps: readonly PlanStep[]): ReadonlyMap<string, Node> {
     for (const id of new Set(node.step.dependsOn)) {
       const before = nodes.get(id);
       if (before === undefined) {
-        throw new RangeError(`step "${node.step.id}" comes after step "${id}", which does not exist`);
+        throw badOrder(node.step.id, `comes after step "${id}", which does not exist`);
       }
       before.dependents.push(node);
       node.open += 1;
@@ -160,6 +161,10 @@ function setLevels(nodes: ReadonlyMap<string, Node>): void {
   }
   if (sorted.length < nodes.size) {
     const circle = [...nodes.values()].find((node) => (open.get(node) ?? 0) > 0);
-    throw new RangeError(`step "${circle?.step.id}" comes after itself, or after steps that do`);
+    throw badOrder(circle?.step.id ?? "", "comes after itself, or after steps that do");
   }
+}
+
+function badOrder(id: string, problem: string): Error {
+  return invalidArgument([{ field: "steps", description: `step "${id}" ${problem}`, reason: "STEP_ORDER" }]);
 }

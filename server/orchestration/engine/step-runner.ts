@@ -81,6 +81,8 @@ interface Doing {
   readonly place: Place;
   /** What models have used up in it, here. */
   usage: Usage | undefined;
+  /** Parts whose usage is in it. */
+  readonly parts: Set<string>;
 }
 
 export function createStepRunner(options: StepRunnerOptions): StepRunner {
@@ -95,7 +97,7 @@ export function createStepRunner(options: StepRunnerOptions): StepRunner {
     }
     place.signal.throwIfAborted();
     const about: StepAbout = { path, kind: step.kind, target: step.target, parent: place.parent };
-    const doing: Doing = { about, place, usage: undefined };
+    const doing: Doing = { about, place, usage: undefined, parts: new Set() };
     // Its fallback has ended on another worker: the step itself had failed for good.
     const recorded = place.fallback?.kind === "work" && recorder.ended(`${path}/${FALLBACK_ID}`);
     return recorded ? concludeFallback(doing, recorded, undefined) : attempts(doing, step);
@@ -106,7 +108,7 @@ export function createStepRunner(options: StepRunnerOptions): StepRunner {
     place: Place,
     happening: () => Promise<JsonValue>,
   ): Promise<StepEnd> {
-    const doing: Doing = { about, place, usage: undefined };
+    const doing: Doing = { about, place, usage: undefined, parts: new Set() };
     let output: JsonValue;
     let outputBytes: number;
     try {
@@ -207,7 +209,14 @@ export function createStepRunner(options: StepRunnerOptions): StepRunner {
         return use(usage);
       },
       nested(part) {
-        const end = run(`${path}/${part.id}`, part, inner);
+        const partPath = `${path}/${part.id}`;
+        const before = doing.parts.has(partPath) ? undefined : recorder.ended(partPath);
+        doing.parts.add(partPath);
+        if (before !== undefined && "usage" in before && before.usage !== undefined) {
+          // Another worker has had it done; the run's total has it already.
+          spend(before.usage);
+        }
+        const end = run(partPath, part, inner);
         // Whoever does not wait for it any more is not interested in how it fails.
         end.catch(() => {});
         return end;

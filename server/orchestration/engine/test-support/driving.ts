@@ -5,6 +5,7 @@ import { createFakeClock, type FakeClock } from "../../../../framework/test-supp
 import { silentLogger } from "../../../storage/silent-logger.ts";
 import type { Works } from "../../actions/action.ts";
 import { createEngine, type EngineOptions } from "../driver.ts";
+import type { Engine, RunControl } from "../engine.ts";
 import type { StepContext, StepOutput } from "../step.ts";
 import { type ClaimOptions, createMemoryRun, type MemoryRun } from "./memory-journal.ts";
 
@@ -17,8 +18,17 @@ export type Tool = (
 export interface Driving {
   readonly clock: FakeClock;
   readonly run: MemoryRun;
+  readonly engine: Engine;
+  /** Of a worker that is never told to stop. */
+  readonly control: RunControl;
   /** One worker has the run, until it lets go of it. */
-  drive(options?: ClaimOptions & { readonly signal?: AbortSignal }): Promise<"finished" | "parked" | "left">;
+  drive(
+    options?: ClaimOptions & {
+      readonly signal?: AbortSignal;
+      /** The worker is not told of answers. */
+      readonly isDeaf?: boolean;
+    },
+  ): Promise<"finished" | "parked" | "left">;
   /** How often each tool was called. */
   readonly calls: Map<string, number>;
   /** How many tools ran at once, at most. */
@@ -72,14 +82,20 @@ export function setUpDriving(
     maxRunBytes: 64 << 20,
     ...options,
   });
+  const control: RunControl = { signal: new AbortController().signal, onAnswer: run.onAnswer };
   return {
     clock,
     run,
     calls,
     most: () => most,
-    drive({ signal = new AbortController().signal, ...claim } = {}) {
+    engine,
+    control,
+    drive({ signal = control.signal, isDeaf = false, ...claim } = {}) {
       const { run: claimed, journal } = run.claim(claim);
-      return engine.drive(claimed, journal, { signal, onAnswer: run.onAnswer });
+      return engine.drive(claimed, journal, {
+        signal,
+        onAnswer: isDeaf ? () => () => {} : run.onAnswer,
+      });
     },
   };
 }
