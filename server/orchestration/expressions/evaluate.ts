@@ -3,7 +3,7 @@ import type { Budget } from "./budget.ts";
 import type { Scope } from "./expression.ts";
 import { CallError, call } from "./functions.ts";
 import type { Node } from "./syntax.ts";
-import { asKey, Dict, fromJson, type Key, List, typeName, type Value } from "./values.ts";
+import { asKey, Dict, fromJson, type Key, List, typeName, type Value, wordType } from "./values.ts";
 
 /** An expression that has no value. */
 export class EvaluationError extends Error {
@@ -115,7 +115,7 @@ class Evaluation {
     if (value === null) return false;
     if (value instanceof Dict) return value.get(field) !== undefined;
     throw new EvaluationError(
-      `has(…) asks for a field of ${describe(operand)}, which is a ${typeName(value)}`,
+      `has(…) asks for a field of ${describe(operand)}, which is ${wordType(value)}`,
       offset,
     );
   }
@@ -164,7 +164,7 @@ class Evaluation {
   #boolean(node: Node, what: string): boolean {
     const value = this.value(node);
     if (typeof value === "boolean") return value;
-    throw new EvaluationError(`${what} is a ${typeName(value)}, and must be true or false`, node.offset);
+    throw new EvaluationError(`${what} is ${wordType(value)}, and must be true or false`, node.offset);
   }
 
   #call(node: Extract<Node, { kind: "call" }>): Value {
@@ -185,7 +185,7 @@ class Evaluation {
       const key = asKey(value);
       if (key === undefined) {
         throw new EvaluationError(
-          `a key of a map is a ${typeName(value)}, and must be a string, int or bool`,
+          `a key of a map is ${wordType(value)}, and must be a string, int or bool`,
           entry.key.offset,
         );
       }
@@ -204,7 +204,7 @@ class Evaluation {
     const items = range instanceof Dict ? range.keys() : range;
     if (!(range instanceof Dict || items instanceof List)) {
       throw new EvaluationError(
-        `${node.macro} goes through a list, and ${describe(node.range)} is a ${typeName(range)}`,
+        `${node.macro} goes through a list, and ${describe(node.range)} is ${wordType(range)}`,
         node.offset,
       );
     }
@@ -270,7 +270,7 @@ function missing(operand: Node, value: Value, key: Key, offset: number): Evaluat
   }
   if (!(value instanceof Dict)) {
     return new EvaluationError(
-      `${describe(operand)} is a ${typeName(value)}, and has no field ${name}`,
+      `${describe(operand)} is ${wordType(value)}, and has no field ${name}`,
       offset,
     );
   }

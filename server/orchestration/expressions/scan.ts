@@ -48,11 +48,6 @@ export function split(text: string): Piece[] {
   return pieces;
 }
 
-/** A text that `split` gives back as it is. */
-export function escapeText(text: string): string {
-  return text.replaceAll("${", "$${");
-}
-
 /** The deepest nesting of brackets in the source of an expression. Stops at the first that does not match. */
 export function bracketDepth(source: string): number {
   let depth = 0;

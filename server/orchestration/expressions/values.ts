@@ -125,7 +125,14 @@ export function typeName(value: Value): string {
   return celType(value).name;
 }
 
-/** The same, for functions of the CEL library. `visit` is called for each value within. */
+/** The same in a sentence, such as `an int`. */
+export function wordType(value: Value): string {
+  const name = typeName(value);
+  if (name === "null") return name;
+  return `${/^[aeio]/.test(name) ? "an" : "a"} ${name}`;
+}
+
+/** The same value for functions of the CEL library. `visit` is called for each value within. */
 export function toCel(value: Value, visit: (value: Value) => void): CelValue {
   visit(value);
   if (value instanceof List) {
@@ -141,7 +148,7 @@ export function toCel(value: Value, visit: (value: Value) => void): CelValue {
   return value;
 }
 
-/** The same, from functions of the CEL library. Their lists hold scalars; none of them makes a map. */
+/** The same value from functions of the CEL library. Their lists hold scalars; none of them makes a map. */
 export function fromCel(value: CelValue<(typeof CelScalar)["DYN"]>): Value {
   return isCelList(value) ? List.of(Array.from(value, fromCel)) : (value as Scalar);
 }
