@@ -1,6 +1,7 @@
 import { create, fromJson, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
+import { DomainError } from "@toolplane/framework";
 import { type Run, RunSchema, RunState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import { expect, test } from "vitest";
 import { CancelledError, ReleasedError } from "../engine/engine.ts";
@@ -132,8 +133,12 @@ test.for([
     new CancelledError("user:ada", "enough"),
     ["child-1 by user:ada: the run run-1 that started it was stopped"],
   ],
-  [new Error("its time is over"), ["child-1 by anonymous: the run run-1 that started it was stopped"]],
+  [
+    new DomainError({ code: Code.DeadlineExceeded, reason: "STEP_TIMEOUT", message: "its time is over" }),
+    ["child-1 by anonymous: the run run-1 that started it was stopped"],
+  ],
   [new ReleasedError(), []],
+  [new DomainError({ code: Code.Unavailable, reason: "DATABASE_UNAVAILABLE", message: "away" }), []],
 ] as const)(
   "the run is stopped with the step, unless only the worker goes: %s",
   async ([reason, expected]) => {
