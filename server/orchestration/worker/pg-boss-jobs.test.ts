@@ -86,7 +86,10 @@ async function states(database: Database): Promise<Record<string, string>> {
 describe("jobs of runs", () => {
   it("come with the transaction that sends them, and wake workers then", async () => {
     const { database, jobs } = await openBoth();
-    const woken = new Promise<void>((resolve) => jobs.onWork(resolve));
+    const other = await openJobs(database);
+    const woken = Promise.all(
+      [jobs, other].map((replica) => new Promise<void>((resolve) => replica.onWork(resolve))),
+    );
     const id = randomUUID();
     await database.kysely.transaction().execute(async (transaction) => {
       await jobs.send(transaction, { id, runId: "run-1" });

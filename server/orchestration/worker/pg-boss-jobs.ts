@@ -16,8 +16,7 @@ const SUPERVISE_MS = 2_000;
 
 const QUEUE = "runs";
 const CHANNEL = "toolplane_run_jobs";
-/** PostgreSQL's largest integer: being let go of is nothing that a job fails by. */
-const RETRY_LIMIT = 2 ** 31 - 1;
+const MAX_INTEGER = 2 ** 31 - 1;
 /** Jobs that wait may wait for a year and longer; what ends runs is their own deadline. */
 const RETENTION_SECONDS = 10 * 365 * 86_400;
 /** For people who look into the table. */
@@ -29,7 +28,8 @@ const KEEP_COMPLETED_SECONDS = 60;
 const EXPIRE_SECONDS = 60 * 365 * 86_400;
 
 const queueOptions = {
-  retryLimit: RETRY_LIMIT,
+  // Being let go of is nothing that a job fails by.
+  retryLimit: MAX_INTEGER,
   retryDelay: 0,
   retentionSeconds: RETENTION_SECONDS,
   deleteAfterSeconds: KEEP_COMPLETED_SECONDS,
@@ -56,6 +56,8 @@ export async function openRunJobs({ database, clock, logger }: RunJobsOptions): 
     monitorIntervalSeconds: 1,
     maintenanceIntervalSeconds: 60,
     monitorVacuum: false,
+    // How many may wait is for whoever makes runs to say.
+    warningQueueSize: MAX_INTEGER,
     reindex: false,
   });
   boss.on("error", (error) => logger.warn({ err: error }, "the queue of runs could not be looked after"));

@@ -107,6 +107,8 @@ export function startSchedules({ database, startRun, clock, logger }: SchedulesO
   let closed = false;
   let cancel = () => {};
   let looking: Promise<unknown> = Promise.resolve();
+  /** The last occurrence of each schedule of which it was told that it has to wait. */
+  const delayed = new Map<string, number>();
 
   async function look(): Promise<number> {
     let started = 0;
@@ -139,13 +141,15 @@ export function startSchedules({ database, startRun, clock, logger }: SchedulesO
       if (row === undefined || row.next_time === null) {
         return "none";
       }
+      const key = `${row.workflow} ${row.position}`;
       const schedule = { cron: row.cron, timeZone: row.time_zone };
       const { start, next } = takeDue(schedule, row.next_time.getTime(), now);
       const outcome = start === undefined ? "not started" : await tryStart(row, start);
       if (outcome === "later") {
-        tried.push(`${row.workflow} ${row.position}`);
+        tried.push(key);
         return "not started";
       }
+      delayed.delete(key);
       await transaction
         .updateTable("workflow_schedules")
         .set({ next_time: next === undefined ? null : new Date(next) })
@@ -161,6 +165,7 @@ export function startSchedules({ database, startRun, clock, logger }: SchedulesO
     time: number,
   ): Promise<"started" | "not started" | "later"> {
     const occurrence = { workflow: row.workflow, schedule: row.position, time: new Date(time).toISOString() };
+    const requestId = idempotencyKey(`schedule ${row.workflow}`, `${row.position}/${occurrence.time}`);
     try {
       await startRun({
         workflow: row.workflow,
@@ -168,20 +173,23 @@ export function startSchedules({ database, startRun, clock, logger }: SchedulesO
         // It was written from an object.
         input: row.input === null ? undefined : (JSON.parse(row.input.toString()) as JsonObject),
         principal: row.principal,
-        requestId: idempotencyKey(`schedule ${row.workflow}`, `${row.position}/${occurrence.time}`),
+        requestId,
         time,
       });
-      return "started";
     } catch (error) {
-      const isTransient = isTransientDatabaseError(error);
-      logger.error(
-        { err: error, ...occurrence },
-        isTransient
-          ? "a workflow could not be started by its schedule; trying again"
-          : "a workflow could not be started by its schedule",
-      );
-      return isTransient ? "later" : "not started";
+      if (isTransientDatabaseError(error)) {
+        // Told once, although it is tried every second.
+        const key = `${row.workflow} ${row.position}`;
+        if (delayed.get(key) !== time) {
+          delayed.set(key, time);
+          logger.warn({ err: error, ...occurrence }, "a workflow cannot be started by its schedule now");
+        }
+        return "later";
+      }
+      logger.error({ err: error, ...occurrence }, "a workflow could not be started by its schedule");
+      return "not started";
     }
+    return "started";
   }
 
   /** How long there is nothing to do, as far as this replica knows. */

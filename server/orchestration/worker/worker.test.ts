@@ -301,6 +301,19 @@ describe("a worker", () => {
     (await part.next()).end("finished");
   });
 
+  it("goes on when its connections to the database are lost", async () => {
+    const part = start();
+    const id = await send("run-1");
+    const drive = await part.next();
+    await sql`
+      SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()
+    `.execute(database.kysely);
+    await expect.poll(() => send("run-2").catch(() => undefined)).toBeDefined();
+    (await part.next()).end("finished");
+    drive.end("finished");
+    await expect.poll(() => jobState(id)).toBe("completed");
+  });
+
   it("lets go of a run that another worker has taken over", async () => {
     const clock = createFakeClock();
     const part = start({ clock, max: 1 });

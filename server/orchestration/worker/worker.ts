@@ -64,7 +64,6 @@ class RunWorker implements Worker {
   #isFetching = false;
   /** Whether there may be something to fetch. */
   #mayBeMore = true;
-  #isTouching = false;
   #touchedAt: number;
   #isAway = false;
   #cancelPoll: () => void = () => undefined;
@@ -241,7 +240,8 @@ class RunWorker implements Worker {
     this.#cancelTick = clock.after(TICK_MS, () => {
       this.#scheduleTick();
       this.#releaseLapsed();
-      if (!this.#isTouching && clock.monotonic() - this.#touchedAt >= TOUCH_MS) {
+      // Also while an earlier one is not answered: its connection may be lost in silence.
+      if (clock.monotonic() - this.#touchedAt >= TOUCH_MS) {
         void this.#touch();
       }
     });
@@ -267,13 +267,12 @@ class RunWorker implements Worker {
     if (touched.length === 0) {
       return;
     }
-    this.#isTouching = true;
     try {
       const kept = await jobs.touch(touched.map(({ job }) => job));
       this.#isAway = false;
       for (const held of touched) {
         if (kept.has(held.job.id)) {
-          held.heldAt = touchedAt;
+          held.heldAt = Math.max(held.heldAt, touchedAt);
         } else if (this.#held.has(held) && !held.controller.signal.aborted) {
           logger.warn({ runId: held.job.runId }, "another worker has taken over a run");
           held.controller.abort(new ReleasedError("another worker has the run"));
@@ -281,8 +280,6 @@ class RunWorker implements Worker {
       }
     } catch (error) {
       this.#warnOnce(error, "cannot say that this worker lives; trying again");
-    } finally {
-      this.#isTouching = false;
     }
   }
 
