@@ -10,8 +10,11 @@ import { createRpcBackend } from "./backends/rpc/backend.ts";
 import { createUtcpBackend } from "./backends/utcp/backend.ts";
 import { createSecretResolver } from "./config/secrets.ts";
 import type { Settings } from "./config/settings.ts";
+import { openEventLog } from "./event-log/open-event-log.ts";
 import { openInbound } from "./inbound.ts";
 import { readTls, refuseUnusableAddress } from "./listening.ts";
+import { type Orchestrating, openOrchestrating } from "./orchestrating.ts";
+import { isRunEventsPath } from "./orchestration/sse.ts";
 import { openOutbound } from "./outbound.ts";
 import { PartsInReverse } from "./parts.ts";
 import { type ConnectionPool, createConnectionPool } from "./pool/index.ts";
@@ -75,8 +78,9 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         onBreakerChange: (event) => admin.breakerChanged(event),
       }),
     );
+    const eventLog = parts.own(await openEventLog({ database, clock, logger }));
     const testRunning = parts.own(
-      await openTestRunning({ settings: settings.testing, database, clock, logger, env }),
+      await openTestRunning({ settings: settings.testing, database, eventLog, clock, logger, env }),
     );
     const admin: Admin = parts.own(
       createAdmin({
@@ -105,6 +109,19 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
       clock,
       onCall: (tool) => admin.callStarted(tool),
     });
+    const orchestrating: Orchestrating = parts.own(
+      await openOrchestrating({
+        settings,
+        database,
+        eventLog,
+        registry,
+        caller,
+        answers: caches?.answers,
+        clock,
+        logger,
+        env,
+      }),
+    );
     const documented = Buffer.from(documentedDescriptors, "base64");
     const server: Server = parts.own(
       await serve({
@@ -125,24 +142,27 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
         http: [
           protectHttp(admin.http, (path) => path === "/metrics", "reader", access),
           protectHttp(testRunning.http, isEventsPath, "reader", access),
+          protectHttp(orchestrating.http, isRunEventsPath, "reader", access),
         ],
         onCall: admin.onCall,
         async onDrain() {
           admin.drain();
           testRunning.drain();
-          await registry.drain();
+          await Promise.all([orchestrating.drain(), registry.drain()]);
         },
         ready: () => database.ping(),
         routes(router) {
           registryRoutes(registry)(router);
           toolRoutes({ caller, clock, defaultConcurrency, maxResultBytes })(router);
           testRunning.routes(router);
+          orchestrating.routes(router);
           admin.routes(router);
         },
       }),
     );
     pool.attach(server.url, server.localClient);
     await registry.registerLocal({ version, endpoint: server.url, descriptors: documented });
+    orchestrating.begin();
     return {
       url: server.url,
       address: server.address,

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { type Clock, type HttpHandler, type Logger, principalOf } from "@toolplane/framework";
 import type { TestingSettings } from "./config/testing.ts";
-import { openEventLog } from "./event-log/open-event-log.ts";
+import type { EventLog } from "./event-log/event-log.ts";
 import { type Part, PartsInReverse } from "./parts.ts";
 import type { Database } from "./storage/database.ts";
 import { createComparer } from "./test-runs/comparison/comparer.ts";
@@ -18,6 +18,7 @@ import { openTestRuns } from "./test-runs/test-runs.ts";
 export interface OpenTestRunningOptions {
   readonly settings: TestingSettings;
   readonly database: Database;
+  readonly eventLog: EventLog;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Of which runners get what is allowed. */
@@ -34,10 +35,9 @@ export interface TestRunning extends Part {
 }
 
 export async function openTestRunning(options: OpenTestRunningOptions): Promise<TestRunning> {
-  const { settings, database, clock, logger, env } = options;
+  const { settings, database, eventLog, clock, logger, env } = options;
   const parts = new PartsInReverse();
   try {
-    const eventLog = parts.own(await openEventLog({ database, clock, logger }));
     const testRuns = parts.own(
       await openTestRuns({ database, eventLog, clock, logger, settings, replica: randomUUID() }),
     );

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { Code } from "@connectrpc/connect";
-import { DomainError, notFound } from "@toolplane/framework";
+import { type Clock, DomainError, notFound } from "@toolplane/framework";
 import type { Secret } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 
 /** Reads secrets by name, for one destination. */
@@ -72,4 +72,25 @@ export function readSource({ source }: Pick<Secret, "source">, env: NodeJS.Proce
 
 export function describeSource({ source }: Pick<Secret, "source">): string {
   return source.case === "env" ? `the environment variable ${source.value}` : `its file`;
+}
+
+/** How long values of secrets are taken to be what they were when they were last read, in milliseconds. */
+const VALUES_TTL_MS = 5_000;
+
+/** All values that sources hold, read again from time to time, so that they can be kept out of what is told. */
+export function createSecretValues(
+  sources: readonly Pick<Secret, "source">[],
+  env: NodeJS.ProcessEnv,
+  clock: Clock,
+): () => readonly string[] {
+  let values: readonly string[] = [];
+  let readAt = Number.NEGATIVE_INFINITY;
+  return () => {
+    const now = clock.monotonic();
+    if (now - readAt >= VALUES_TTL_MS) {
+      values = sources.flatMap((source) => readSource(source, env) ?? []);
+      readAt = now;
+    }
+    return values;
+  };
 }

@@ -18,7 +18,7 @@ import { parentOf } from "./actions/run-headers.ts";
 import type { definitionHandlers } from "./definitions/handlers.ts";
 import { eventsOf, packEvents, withoutDeltas } from "./event-bytes.ts";
 import { notRetryable, RESOURCE } from "./refusals.ts";
-import type { Runs } from "./runs.ts";
+import type { NewRun, Runs } from "./runs.ts";
 import type { RunStarter } from "./starter.ts";
 import type { RunNews, RunWatchers } from "./watch.ts";
 
@@ -45,13 +45,26 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
     return principal;
   }
 
+  /** The run whose call this is, if there is such a run: anybody can send its headers. */
+  async function parentRun(headers: Headers): Promise<NewRun["parent"]> {
+    const parent = parentOf(headers);
+    if (parent === undefined) {
+      return undefined;
+    }
+    const exists = await runs.owner(parent.runId).then(
+      () => true,
+      () => false,
+    );
+    return exists ? { runId: parent.runId, depth: parent.depth + 1 } : undefined;
+  }
+
   async function start(request: StartRunRequest, context: HandlerContext): Promise<Run> {
     const { source, labels, requestId, timeout } = request;
     return await starter.start(required(source), {
       principal: principalOf(context.values),
       labels,
       timeoutMs: timeout && milliseconds(timeout, 0),
-      parent: parentOf(context.requestHeader),
+      parent: await parentRun(context.requestHeader),
       ...(requestId !== "" && {
         request: {
           id: requestId,

@@ -45,10 +45,7 @@ export function createRunStarter(options: {
 }): RunStarter {
   const { prepare, runs, maxDepth } = options;
   return {
-    async start(
-      source,
-      { labels, timeoutMs, workflowVersion, ...asked }: StartOptions & { principal: Principal },
-    ) {
+    async start(source, { labels, timeoutMs, workflowVersion, retry, ...asked }) {
       if (asked.parent !== undefined && asked.parent.depth > maxDepth) {
         throw runTooDeep(maxDepth);
       }

@@ -14,7 +14,9 @@ const BUNDLE = join(import.meta.dirname, "..", "..", "client", "dist", "bundle",
 /** The real server in a process of its own, with the same data and the same address from start to start. */
 export interface KillableServer {
   readonly url: string;
-  /** Kills the server, and starts it again. */
+  /** Kills the server. */
+  kill(): Promise<void>;
+  /** Kills the server if it runs, and starts it again. */
   restart(): Promise<void>;
   /** Kills its database, which it has to start again by itself. */
   killDatabase(): Promise<void>;
@@ -22,8 +24,14 @@ export interface KillableServer {
   close(): Promise<void>;
 }
 
-/** @param config `ServerConfig` */
-export async function startKillableServer(config: object = {}): Promise<KillableServer> {
+/**
+ * @param config `ServerConfig`
+ * @param env comes on top of what is needed to start, such as `TOOLPLANE_DATABASE_URL`
+ */
+export async function startKillableServer(
+  config: object = {},
+  env: Readonly<Record<string, string>> = {},
+): Promise<KillableServer> {
   await ensureBuilt();
   const folder = await mkdtemp(join(tmpdir(), "toolplane-killable-"));
   const configFile = join(folder, "server.yaml");
@@ -40,6 +48,7 @@ export async function startKillableServer(config: object = {}): Promise<Killable
         TOOLPLANE_CONFIG: configFile,
         // Compiling the same code at every start would take most of the time.
         NODE_COMPILE_CACHE: join(folder, "compiled"),
+        ...env,
       },
       /Address\s+(http:\S+)/,
     );
@@ -53,6 +62,7 @@ export async function startKillableServer(config: object = {}): Promise<Killable
   }
   return {
     url: running.url,
+    kill: () => running.kill(),
     async restart() {
       await running.kill();
       running = await start();
