@@ -51,6 +51,40 @@ export function setUpDriving(
   const clock = createFakeClock();
   const { timeoutMs } = options;
   const run = createMemoryRun({ source, clock, ...(timeoutMs && { timeoutMs }) });
+  const { works, calls, most } = createTools(tools);
+  const engine = createEngine({
+    works,
+    clock,
+    logger: silentLogger,
+    random: () => 0.5,
+    maxValueBytes: 1 << 20,
+    maxRunBytes: 64 << 20,
+    ...options,
+  });
+  const control: RunControl = { signal: new AbortController().signal, onAnswer: run.onAnswer };
+  return {
+    clock,
+    run,
+    calls,
+    most,
+    engine,
+    control,
+    drive({ signal = control.signal, isDeaf = false, ...claim } = {}) {
+      const { run: claimed, journal } = run.claim(claim);
+      return engine.drive(claimed, journal, {
+        signal,
+        onAnswer: isDeaf ? () => () => {} : run.onAnswer,
+      });
+    },
+  };
+}
+
+/** Works that know only tools. */
+export function createTools(tools: Readonly<Record<string, Tool>>): {
+  readonly works: Works;
+  readonly calls: Map<string, number>;
+  readonly most: () => number;
+} {
   const calls = new Map<string, number>();
   let running = 0;
   let most = 0;
@@ -73,31 +107,7 @@ export function setUpDriving(
     comparison: unused,
     workflow: unused,
   };
-  const engine = createEngine({
-    works,
-    clock,
-    logger: silentLogger,
-    random: () => 0.5,
-    maxValueBytes: 1 << 20,
-    maxRunBytes: 64 << 20,
-    ...options,
-  });
-  const control: RunControl = { signal: new AbortController().signal, onAnswer: run.onAnswer };
-  return {
-    clock,
-    run,
-    calls,
-    most: () => most,
-    engine,
-    control,
-    drive({ signal = control.signal, isDeaf = false, ...claim } = {}) {
-      const { run: claimed, journal } = run.claim(claim);
-      return engine.drive(claimed, journal, {
-        signal,
-        onAnswer: isDeaf ? () => () => {} : run.onAnswer,
-      });
-    },
-  };
+  return { works, calls, most: () => most };
 }
 
 function isOutput(result: JsonValue | StepOutput | undefined): result is StepOutput {
