@@ -82,13 +82,11 @@ function parse({ cron, timeZone }: CronSchedule, after: number) {
   return CronExpressionParser.parse(cron, { currentDate: new Date(after), tz: timeZone || "UTC" });
 }
 
-/** The library takes some texts for time zones that are none, such as those of the machine it runs on. */
+/** The library takes some texts for time zones that are none, such as that of the machine it runs on; `Intl`, offsets. */
 function isTimeZone(name: string): boolean {
   try {
-    return (
-      new Intl.DateTimeFormat("en", { timeZone: name }).resolvedOptions().timeZone !== "" &&
-      /^[A-Za-z]/.test(name)
-    );
+    new Intl.DateTimeFormat("en", { timeZone: name });
+    return /^[A-Za-z]/.test(name);
   } catch {
     return false;
   }
