@@ -17,7 +17,7 @@ import { freshAnswer } from "./approvals.ts";
 import type { EventEncoder } from "./events.ts";
 import { createJournal, type JournalOptions } from "./journal.ts";
 import { crashesWorkers, runBusy } from "./refusals.ts";
-import { parseJson, readSteps, type StepRow } from "./rows.ts";
+import { parseJson, readSteps, type StepRow, toStep } from "./rows.ts";
 import { createStepImages, imageOf } from "./step-images.ts";
 import { type Cancellation, StaleRunError } from "./write.ts";
 
@@ -215,6 +215,7 @@ async function open(
     steps: createStepImages(rows.map(imageOf)),
     usage,
     lastSequence,
+    taken: row.planned || row.retry_of === "" ? [] : rows.filter(({ end_time }) => end_time).map(toStep),
   });
   const run: ClaimedRun = {
     id: row.id,

@@ -6,9 +6,10 @@ import { type Usage, UsageSchema } from "@toolplane/gen/toolplane/orchestration/
 import {
   CancelRequestedSchema,
   RunWaitingSchema,
+  StepFinishedSchema,
   StepProgressSchema,
 } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
-import { RunState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import { RunState, type RunStep } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import type { Append, EventLog } from "../../event-log/event-log.ts";
 import type { Database } from "../../storage/database.ts";
 import {
@@ -68,6 +69,8 @@ export interface HeldRun {
   readonly steps: StepImages;
   readonly usage: Usage;
   readonly lastSequence: number;
+  /** Steps that were taken over from another run, to be told after the plan. */
+  readonly taken?: readonly RunStep[] | undefined;
 }
 
 /** What waits for its turn. */
@@ -99,6 +102,7 @@ class RunJournal implements Journal {
   readonly #steps: StepImages;
   /** Counts its events for itself, so that nothing is appended twice. */
   readonly #writer = randomUUID();
+  readonly #taken: RunStep[];
   readonly #queue: Work[] = [];
   #isWorking = false;
   #pendingEvents = 0;
@@ -111,12 +115,13 @@ class RunJournal implements Journal {
   /** Why nothing more can be recorded. */
   #over: unknown;
 
-  constructor(options: JournalOptions, { row, steps, usage, lastSequence }: HeldRun) {
+  constructor(options: JournalOptions, { row, steps, usage, lastSequence, taken = [] }: HeldRun) {
     this.#options = options;
     this.#row = row;
     this.#steps = steps;
     this.#usage = usage;
     this.#lastSequence = lastSequence;
+    this.#taken = [...taken];
   }
 
   setUsage(total: Usage): void {
@@ -125,6 +130,9 @@ class RunJournal implements Journal {
 
   record(entries: readonly JournalEntry[]): Promise<void> {
     const prepared = entries.flatMap((entry) => this.#prepare(entry));
+    if (entries.some(({ kind }) => kind.case === "planned")) {
+      prepared.push(...this.#tellTaken());
+    }
     for (const entry of prepared) {
       this.#pendingEvents += 1;
       this.#pendingBytes += sizeOf(entry);
@@ -172,11 +180,18 @@ class RunJournal implements Journal {
     return [this.#prepareWhole(entry)];
   }
 
-  #prepareWhole(entry: JournalEntry): PreparedEntry {
+  #prepareWhole(entry: JournalEntry, isKnown = false): PreparedEntry {
     const { clock, encoder } = this.#options;
     const time = clock.now();
     const result = resultOf(entry);
-    return { entry, result, time, event: encoder.entry(entry, result.outputBytes, time) };
+    return { entry, result, time, event: encoder.entry(entry, result.outputBytes, time), isKnown };
+  }
+
+  #tellTaken(): PreparedEntry[] {
+    return this.#taken.splice(0).map((step) => {
+      const value = create(StepFinishedSchema, { step });
+      return this.#prepareWhole({ path: step.path, kind: { case: "stepFinished", value } }, true);
+    });
   }
 
   #hasTooMuch(): boolean {

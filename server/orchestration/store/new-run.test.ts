@@ -15,6 +15,7 @@ import {
   failed,
   finished,
   newRun,
+  planned,
   started,
   stepsOf,
   succeeded,
@@ -151,14 +152,23 @@ describe("a retry", () => {
       output: { from: "a" },
       reused: true,
     });
+    await journal.record([planned("a", "list", "done", "review")]);
     await journal.record([started("list"), succeeded("list[1]"), succeeded("list")]);
+    // Whoever watches sees what was taken over.
+    const [, , plan, a, item] = await store.events(made.id);
+    expect(plan?.kind.case).toBe("planned");
+    expect([a, item].map((event) => event?.kind.value)).toMatchObject([
+      { step: { path: "a", reused: true, state: StepState.SUCCEEDED, outputBytes: 12n } },
+      { step: { path: "list[0]", reused: true } },
+    ]);
+    expect(await store.told(made.id)).toHaveLength(3 + 8 + 3);
     const { items } = await store.runs.listSteps(stepsOf(made.id, { paths: ["list"] }));
     expect(items.map(({ path, reused }) => [path, reused])).toEqual([
       ["list[0]", true],
       ["list", false],
       ["list[1]", false],
     ]);
-    expect((await store.runs.get(made.id)).steps).toMatchObject({ total: 10, succeeded: 8 });
+    expect((await store.runs.get(made.id)).steps).toMatchObject({ total: 11, succeeded: 8 });
   });
 
   test("does again what it is told to, with all that is below", async () => {

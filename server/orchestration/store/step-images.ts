@@ -62,6 +62,8 @@ export interface PreparedEntry {
   readonly time: number;
   /** Its event, as it is stored. */
   readonly event: Uint8Array;
+  /** True: its step was written before. */
+  readonly isKnown: boolean;
 }
 
 /** What the steps of a run are, as its entries are taken in. */
@@ -228,7 +230,10 @@ export function createStepImages(known: Iterable<StepImage>): StepImages {
   }
 
   return {
-    apply({ entry, result, time }, writes) {
+    apply({ entry, result, time, isKnown }, writes) {
+      if (isKnown) {
+        return;
+      }
       if (entry.kind.case === "planned") {
         for (const { path, kind, target } of entry.kind.value.steps) {
           if (!images.has(path)) {
