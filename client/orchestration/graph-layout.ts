@@ -46,7 +46,7 @@ const LANE = 8;
 const ORDERINGS = 6;
 const PLACINGS = 8;
 /** Beyond so many lanes, edges cross columns without one: the picture is too full to tell. */
-const MAX_LANES = 20_000;
+const MAX_LANES = 5_000;
 
 /** A step, or the lane of an edge, in a column. */
 interface Slot {

@@ -1,7 +1,7 @@
 import { toJson } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
 import { RunEventSchema } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
-import { type Run, RunState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import { type Run, RunState, StepState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import { createLogUpdate } from "log-update";
 import type { Interruption, RunNews } from "../../../index.ts";
 import type { NodeToolplane } from "../../../node.ts";
@@ -11,12 +11,13 @@ import type { FollowOptions } from "../../commands/follow-options.ts";
 import type { Context } from "../../context.ts";
 import { ExitCode } from "../../exit-code.ts";
 import { onKey } from "../../input/on-key.ts";
+import { timestampMs } from "../../output/format.ts";
 import { formatJson } from "../../output/json.ts";
 import { oneLine } from "../../output/text-width.ts";
 import { createEventLines } from "../../run-view/event-lines.ts";
 import { renderLive } from "../../run-view/live-view.ts";
 import { renderOutcome } from "../../run-view/outcome.ts";
-import { applyEvent, createRunTree, type RunTree, takeRun } from "../../run-view/run-tree.ts";
+import { applyEvent, createRunTree, type RunTree, takeRun, takeStep } from "../../run-view/run-tree.ts";
 import { renderTree } from "../../run-view/tree-lines.ts";
 import { printOutput } from "./print-output.ts";
 
@@ -28,6 +29,9 @@ const CANCEL_TIMEOUT_MS = 20_000;
 
 /** The most lines of steps that stay on a terminal when a run has ended. */
 const MAX_FINAL_LINES = 40;
+
+/** The most steps that are read of those that a run has taken over. */
+const MAX_TAKEN_OVER = 1_000;
 
 interface Following {
   readonly context: Context;
@@ -120,14 +124,8 @@ async function showJson({ context, toolplane, runId, afterSequence, leave, tree 
 }
 
 /** What happens, line by line, for a pipe or a log. */
-async function showLines({
-  context,
-  toolplane,
-  runId,
-  afterSequence,
-  leave,
-  tree,
-}: Following): Promise<void> {
+async function showLines(following: Following): Promise<void> {
+  const { context, runId, tree } = following;
   const linesOf = createEventLines(context, runId);
   let isLost = false;
   const onInterruption = ({ error }: Interruption) => {
@@ -137,10 +135,8 @@ async function showLines({
     if (!isLost) void context.note(context.paintErr.yellow(text));
     isLost = true;
   };
-  const options = { afterSequence, signal: leave.signal, onInterruption };
-  for await (const news of toolplane.watchRun(runId, options)) {
+  for await (const news of told(following, onInterruption)) {
     isLost = false;
-    take(tree, news);
     if (news.kind !== "event") continue;
     for (const line of linesOf(news.event)) await context.print(line);
   }
@@ -150,7 +146,7 @@ async function showLines({
 
 /** A tree of steps that is drawn in place. */
 async function showLive(following: Following): Promise<void> {
-  const { context, toolplane, runId, afterSequence, leave, tree } = following;
+  const { context, tree } = following;
   const { stdout } = context.io;
   const screen = createLogUpdate(stdout);
   let interruption: Interruption | undefined;
@@ -160,13 +156,9 @@ async function showLive(following: Following): Promise<void> {
   const onInterruption = (each: Interruption) => {
     interruption = each;
   };
-  const options = { afterSequence, signal: leave.signal, onInterruption };
   try {
     draw();
-    for await (const news of toolplane.watchRun(runId, options)) {
-      interruption = undefined;
-      take(tree, news);
-    }
+    for await (const _ of told(following, onInterruption)) interruption = undefined;
   } finally {
     clearInterval(timer);
     keys.release();
@@ -223,6 +215,36 @@ function answerKeys({ context, toolplane, runId, leave, tree }: Following): {
         : `${problem}${hasKeys && question() !== undefined ? "y approves, n refuses, " : ""}Ctrl-C leaves the run to itself`,
     release,
   };
+}
+
+/** What a watch tells, taken into the tree. */
+async function* told(
+  following: Following,
+  onInterruption: (interruption: Interruption) => void,
+): AsyncGenerator<RunNews, void, undefined> {
+  const { toolplane, runId, afterSequence, leave, tree } = following;
+  const options = { afterSequence, signal: leave.signal, onInterruption };
+  for await (const news of toolplane.watchRun(runId, options)) {
+    take(tree, news);
+    if (news.kind === "connected" && news.run.retryOf !== "") await takeOver(following, news.run);
+    yield news;
+  }
+}
+
+/** Steps that a run has from the one that it goes on from: they had ended before its first event. */
+async function takeOver({ toolplane, runId, leave, tree }: Following, { createTime }: Run): Promise<void> {
+  const created = createTime === undefined ? 0 : timestampMs(createTime);
+  const request = { runId, states: [StepState.SUCCEEDED], pageSize: MAX_TAKEN_OVER, withoutOutput: true };
+  try {
+    const { steps } = await toolplane.orchestration.listRunSteps(request, { signal: leave.signal });
+    for (const step of steps) {
+      if (step.reused && (step.endTime === undefined || timestampMs(step.endTime) <= created)) {
+        takeStep(tree, step);
+      }
+    }
+  } catch {
+    // The run can be watched all the same: these steps are then shown as pending.
+  }
 }
 
 function take(tree: RunTree, news: RunNews): void {
