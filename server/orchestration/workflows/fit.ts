@@ -128,12 +128,9 @@ class Fitting {
     }
     if (this.found.length > before || target.source === undefined) return;
     for (const { reason, field, description } of violations(target.source, plain, path)) {
-      this.found.push({
-        reason: reason ?? "INVALID_VALUE",
-        path: field,
-        message: description,
-        isWarning: false,
-      });
+      // What cannot be checked here may yet be right.
+      const isWarning = reason === "SCHEMA_TOO_COMPLEX";
+      this.found.push({ reason: reason ?? "INVALID_VALUE", path: field, message: description, isWarning });
     }
   }
 

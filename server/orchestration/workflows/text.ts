@@ -147,8 +147,7 @@ class Reader {
       if (name === undefined) continue;
       const child = path === "" ? name : `${path}.${name}`;
       if (name === "<<" && isScalar(key) && key.type === "PLAIN") {
-        const more = value === null ? null : this.#value(value, child, depth);
-        merged.push(...[more].flat().filter(isObject));
+        merged.push(...this.#merged(value, child, depth));
         continue;
       }
       if (entries.has(name)) {
@@ -161,6 +160,20 @@ class Reader {
       for (const [name, value] of Object.entries(other)) if (!entries.has(name)) entries.set(name, value);
     }
     return Object.fromEntries(entries);
+  }
+
+  /** What `<<` takes into a map: another, or several, of which the first that has a field counts. */
+  #merged(value: Node | null, path: string, depth: number): JsonObject[] {
+    const maps = [value === null ? null : this.#value(value, path, depth)].flat();
+    if (!maps.every(isObject)) {
+      this.#report(
+        "SYNTAX",
+        path,
+        '"<<" merges maps, as in "<<: *name"; write the key in quotes',
+        start(value),
+      );
+    }
+    return maps.filter(isObject);
   }
 
   #key(key: Node, path: string): string | undefined {
@@ -252,6 +265,7 @@ function wordError(code: string, message: string): string {
     case "MULTIPLE_DOCS":
       return "a second document begins here (---); put one workflow into a text";
     default:
-      return message;
+      // The library recurses with the nesting of the text, and reports what comes of it as an error of the text.
+      return /call stack/i.test(message) ? "the text nests too deeply" : message;
   }
 }

@@ -1,6 +1,6 @@
 import { clone, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { type Workflow, WorkflowSchema } from "@toolplane/gen/toolplane/orchestration/v1/workflow_pb.js";
-import { stringify } from "yaml";
+import { Document, isScalar, visit } from "yaml";
 
 /** Fields of steps in the order in which they are read best; what is not named comes between, being what the step does. */
 const STEP_FIRST = ["id", "description", "depends_on", "trigger", "condition", "for_each"];
@@ -22,7 +22,14 @@ export function toYaml(workflow: Workflow): string {
   const json = toJson(WorkflowSchema, written, { useProtoFieldName: true }) as JsonObject;
   const steps = Array.isArray(json["steps"]) ? json["steps"] : [];
   const ordered = inOrder({ ...json, steps: steps.map(orderedStep) }, [], WORKFLOW_LAST);
-  return stringify(ordered, { lineWidth: 0, aliasDuplicateObjects: false });
+  const document = new Document(ordered, { aliasDuplicateObjects: false });
+  visit(document, {
+    Pair(_, { key }) {
+      // Without quotes it would merge maps.
+      if (isScalar(key) && key.value === "<<") key.type = "QUOTE_DOUBLE";
+    },
+  });
+  return document.toString({ lineWidth: 0 });
 }
 
 function orderedStep(step: JsonValue): JsonValue {
