@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { UsageSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import type { RunEvent } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
 import { RunState, StepState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
@@ -116,6 +117,16 @@ function valueIn({ kind }: RunEvent): boolean {
     ? kind.value.input !== undefined
     : kind.case === "stepFinished" && kind.value.step?.output !== undefined;
 }
+
+test("what cannot be told is refused, and the run goes on", async () => {
+  const store = await openTestStore(database);
+  const { run, journal } = await store.start();
+  const endless = create(ValueSchema, { kind: { case: "numberValue", value: Number.NaN } });
+  const bad = finished("a", StepState.SUCCEEDED, { output: endless });
+  await expect(journal.record([started("a"), bad])).rejects.toThrow();
+  await journal.record([started("a"), failed("a")]);
+  expect(await store.told(run.id)).toEqual(["created", "started", "stepStarted", "stepFinished"]);
+});
 
 test("nothing is recorded after the end", async () => {
   const store = await openTestStore(database);

@@ -129,15 +129,15 @@ class RunJournal implements Journal {
   }
 
   record(entries: readonly JournalEntry[]): Promise<void> {
-    const prepared = entries.flatMap((entry) => this.#prepare(entry));
-    if (entries.some(({ kind }) => kind.case === "planned")) {
-      prepared.push(...this.#tellTaken());
+    const done = Promise.withResolvers<void>();
+    try {
+      return this.#enqueue({ kind: "entries", entries: this.#prepareAll(entries), done });
+    } catch (error) {
+      // What cannot be encoded, such as a number that is none, is the fault of these entries alone.
+      done.promise.catch(() => undefined);
+      done.reject(error);
+      return done.promise;
     }
-    for (const entry of prepared) {
-      this.#pendingEvents += 1;
-      this.#pendingBytes += sizeOf(entry);
-    }
-    return this.#enqueue({ kind: "entries", entries: prepared, done: Promise.withResolvers() });
   }
 
   finish(end: RunEnd): Promise<void> {
@@ -160,6 +160,18 @@ class RunJournal implements Journal {
 
   answers(): Promise<ReadonlyMap<string, ApprovalAnswer>> {
     return readAnswers(this.#options.database.kysely, this.#row.number);
+  }
+
+  #prepareAll(entries: readonly JournalEntry[]): readonly PreparedEntry[] {
+    const prepared = entries.flatMap((entry) => this.#prepare(entry));
+    if (entries.some(({ kind }) => kind.case === "planned")) {
+      prepared.push(...this.#tellTaken());
+    }
+    for (const entry of prepared) {
+      this.#pendingEvents += 1;
+      this.#pendingBytes += sizeOf(entry);
+    }
+    return prepared;
   }
 
   /** Nothing: it is left out. */
