@@ -11,7 +11,7 @@ import type { PutWorkflowOptions } from "../../commands/workflow.ts";
 import type { Context } from "../../context.ts";
 import { ExitCode } from "../../exit-code.ts";
 import { readText } from "../../input/read.ts";
-import { count, formatUntil } from "../../output/format.ts";
+import { count, formatMs, timestampMs } from "../../output/format.ts";
 import { formatMinute } from "../../output/keys.ts";
 import { oneLine } from "../../output/text-width.ts";
 import { isError, renderProblems } from "../../run-view/problems.ts";
@@ -84,7 +84,7 @@ export function scheduleLines({ io }: Context, { schedules }: Workflow): string[
       ? "paused"
       : nextTime === undefined
         ? "never"
-        : `next ${formatMinute(nextTime)} (${formatUntil(nextTime, io.now())})`;
+        : `next ${formatMinute(nextTime)} (in ${formatMs(Math.max(0, timestampMs(nextTime) - io.now()))})`;
     return `${oneLine(cron)} in ${oneLine(timeZone || "UTC")}: ${next}`;
   });
 }
