@@ -67,6 +67,7 @@ beforeAll(async () => {
   const databaseUrl = await createTestDatabaseUrl();
   const config = JSON.stringify({
     testing: { projects: [shopProject(folder).config] },
+    outbound: { cache: { signing_key: { env: "CACHE_KEY" } } },
     orchestration: {
       models: [
         { name: "main", provider: "anthropic", model: "claude-test", input_price: 3, output_price: 15 },
@@ -75,6 +76,7 @@ beforeAll(async () => {
   });
   const env = {
     PATH: process.env["PATH"],
+    CACHE_KEY: "a key that all replicas have, of some length",
     ANTHROPIC_API_KEY: KEY,
     ANTHROPIC_BASE_URL: models.url,
   };
@@ -223,7 +225,7 @@ test("the example with everything in it runs: tests, comparison, fan-out, fallba
   const run = await ended(runId);
   expect(run).toMatchObject({ state: RunState.SUCCEEDED, title: "release", labels: { team: "platform" } });
   expect(outputOf(run)).toMatchObject({
-    summary: { words: [3, 10], regression: false, stock: "not known: FAILED_PRECONDITION" },
+    summary: { words: [3, 11], regression: false, stock: "not known: FAILED_PRECONDITION" },
     approved_by: "anonymous",
   });
   const steps = await stepsOf(runId);
@@ -462,9 +464,7 @@ test("a model starts a workflow by the server's own tools, and that run knows wh
 });
 
 test("tasks of an agent are done side by side, and a task that was done is answered from what is kept", async () => {
-  let turns = 0;
   script = ({ task }) => {
-    turns++;
     return { kind: "answer", text: `Answer to ${task}`, usage: { input: 100, cached: 0, output: 10 } };
   };
   await runs.putAgent({ agent: { name: "helper", prompt: "Answer." } });
@@ -475,11 +475,14 @@ test("tasks of an agent are done side by side, and a task that was done is answe
     { text: "Answer to b" },
     { text: "Answer to c" },
   ]);
-  expect(turns).toBe(3);
-  const second = await execute({ case: "agentTasks", value: { tasks } }, runsOfOther);
-  expect(outputOf(second)).toEqual(outputOf(first));
-  expect(second.usage).toMatchObject({ turns: 0, savedTokens: 330n });
-  expect(turns).toBe(3);
+  // Answers are kept in the background, and either replica may have the next run.
+  await expect
+    .poll(async () => {
+      const next = await execute({ case: "agentTasks", value: { tasks } }, runsOfOther);
+      expect(outputOf(next)).toEqual(outputOf(first));
+      return next.usage;
+    })
+    .toMatchObject({ turns: 0, savedTokens: 330n, toolCalls: 0 });
 });
 
 test("without a provider of models, what needs one is refused before a run is made, and told what to set", async () => {

@@ -60,6 +60,8 @@ export interface PrivatePostgresOptions {
   readonly clock: Clock;
   /** Where root puts PostgreSQL's programs when the user who runs them cannot reach them. Default: `/var/lib/toolplane`. */
   readonly systemDir?: string;
+  /** Our pool takes 10; each connection costs a process. Default: 30. */
+  readonly maxConnections?: number;
 }
 
 /**
@@ -73,7 +75,8 @@ export async function startPrivatePostgres(options: PrivatePostgresOptions): Pro
     throw explainFileError(error, options.dataDir);
   });
   const { cluster, identity, logFile } = location;
-  const postmaster = { binaries, cluster, socketDir, logFile, identity };
+  const maxConnections = options.maxConnections ?? 30;
+  const postmaster = { binaries, cluster, socketDir, logFile, identity, maxConnections };
   const server = new Server(postmaster, location.dataDir, options.logger, options.clock);
   await server.start().catch((error: unknown) => {
     throw explainFileError(error, options.dataDir);

@@ -54,6 +54,12 @@ export function databaseUrl(address: PrivatePostgres["address"], database: strin
 
 async function startServer(): Promise<TestServer> {
   const folder = await mkdtemp(join(tmpdir(), "toolplane-test-"));
-  const postgres = await startPrivatePostgres({ dataDir: folder, logger: silentLogger, clock: systemClock });
+  const postgres = await startPrivatePostgres({
+    dataDir: folder,
+    logger: silentLogger,
+    clock: systemClock,
+    // Some tests have a dozen servers on one.
+    maxConnections: 200,
+  });
   return { postgres, folder };
 }

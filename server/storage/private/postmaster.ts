@@ -21,13 +21,14 @@ export interface PostmasterOptions {
   readonly socketDir: string;
   readonly logFile: string;
   readonly identity: Identity | undefined;
+  readonly maxConnections: number;
 }
 
 /**
  * Durable first, then small, then quick to start. What is not named here keeps PostgreSQL's default; autovacuum does too,
  * since tables that every heartbeat updates need it.
  */
-function settings({ cluster, socketDir }: PostmasterOptions): Record<string, string> {
+function settings({ cluster, socketDir, maxConnections }: PostmasterOptions): Record<string, string> {
   return {
     // An acknowledged change survives the loss of power. These are the defaults; nothing else may be said here.
     fsync: "on",
@@ -39,8 +40,7 @@ function settings({ cluster, socketDir }: PostmasterOptions): Record<string, str
     unix_socket_directories: socketDir === cluster ? "." : socketDir,
     unix_socket_permissions: "0700",
     cluster_name: clusterName(cluster),
-    // Our pool takes 10; each connection costs a process.
-    max_connections: "30",
+    max_connections: String(maxConnections),
     shared_buffers: "32MB",
     max_wal_size: "256MB",
     min_wal_size: "16MB",
