@@ -101,7 +101,10 @@ test.each([
   expect(await turn()).toMatchObject({ text: "Cold.", finish: "stop" });
 });
 
-function anthropicEvents(blocks: readonly (readonly [JsonObject, ...JsonObject[]])[], stop: string): string {
+function anthropicEvents(
+  blocks: readonly (readonly [JsonObject, ...JsonObject[]])[],
+  stop: string | null,
+): string {
   const usage = { input_tokens: 5, output_tokens: 1 };
   const message = { id: "m", type: "message", role: "assistant", model: "x", content: [], usage };
   const events: JsonObject[] = [
@@ -175,4 +178,12 @@ test.each([
   );
 
   expect(await turn()).toMatchObject({ text: "Cold.", finish });
+});
+
+test("an answer that ends without a reason is none", async () => {
+  const { turn } = await openGateway("anthropic", () =>
+    sends(anthropicEvents([[{ type: "text", text: "" }]], null)),
+  );
+
+  await expect(turn()).rejects.toMatchObject({ init: { reason: "MODEL_ANSWER_CUT" } });
 });

@@ -205,6 +205,7 @@ describe.each(PROTOCOLS)("over the %s protocol", (protocol) => {
     }
 
     expect((await asked).text.trim()).toBe("0 1 2 3 4");
+    expect(clock.pending).toBe(0);
   });
 
   test("an endless answer is broken off", async () => {
@@ -250,6 +251,15 @@ describe.each(PROTOCOLS)("over the %s protocol", (protocol) => {
     }
     expect(log).toHaveLength(2);
     expect(JSON.stringify([failures, log])).not.toContain(API_KEY);
+  });
+
+  test("a provider that wants no key gets none", async () => {
+    const { turn, server } = await openGateway(protocol, () => says("Yes."), { wantsKey: false });
+
+    await turn();
+
+    expect(server.requests[0]?.headers).not.toHaveProperty("authorization");
+    expect(server.requests[0]?.headers).not.toHaveProperty("x-api-key");
   });
 
   test("a key is read anew for each request", async () => {
@@ -350,7 +360,11 @@ describe.each(PROTOCOLS)("over the %s protocol", (protocol) => {
   });
 
   test("a listener that fails ends the turn with its own error", async () => {
-    const { gateway, model } = await openGateway(protocol, () => says("Yes."));
+    async function* unending() {
+      yield "Yes.";
+      await new Promise(() => {});
+    }
+    const { gateway, model, server } = await openGateway(protocol, () => says(unending()));
 
     const asked = gateway.turn(
       { model, system: "", messages: [{ role: "user", content: "?" }], tools: [], maxOutputTokens: 10 },
@@ -363,5 +377,6 @@ describe.each(PROTOCOLS)("over the %s protocol", (protocol) => {
     );
 
     await expect(asked).rejects.toThrow("the log is full");
+    await expect.poll(() => server.requests[0]?.left.aborted).toBe(true);
   });
 });

@@ -198,6 +198,18 @@ describe.each(PROTOCOLS)("over the %s protocol", (protocol) => {
     expect(await turn()).toMatchObject({ text: "It is", finish: expected });
   });
 
+  test("words of nothing before a call are not sent back", async () => {
+    const { turn } = await openGateway(
+      protocol,
+      inTurn(says("\n\n", { calls: [{ name: "weather", arguments: {} }] }), says("Cold.")),
+    );
+
+    const first = await turn();
+    const second = await turn({ messages: [user, ...first.messages, resultsOf(first, "cold")] });
+
+    expect(second.text).toBe("Cold.");
+  });
+
   test("calls count even when the model says that it is done", async () => {
     const { turn } = await openGateway(protocol, () =>
       callsTools([{ name: "weather", arguments: {} }], { finish: "stop" }),
@@ -291,9 +303,14 @@ test("Anthropic caches tools where there are no instructions", async () => {
 
   await turn({ system: "", tools: [WEATHER, { ...WEATHER, name: "forecast" }] });
 
-  expect(server.requests[0]?.body["tools"]).toMatchObject([
-    { name: "weather" },
-    { name: "forecast", cache_control: { type: "ephemeral" } },
+  expect(server.requests[0]?.body["tools"]).toEqual([
+    { name: "weather", description: WEATHER.description, input_schema: WEATHER.inputSchema },
+    {
+      name: "forecast",
+      description: WEATHER.description,
+      input_schema: WEATHER.inputSchema,
+      cache_control: { type: "ephemeral" },
+    },
   ]);
 });
 

@@ -8,7 +8,7 @@ import { type ModelServer, type Script, startAnthropicServer, startOpenAiServer 
 
 export const PROTOCOLS = ["anthropic", "openai"] as const;
 
-export const API_KEY = "sk-test-0123456789abcdef";
+export const API_KEY = "secret.0123456789abcdef";
 
 export const WEATHER: OfferedTool = {
   name: "weather",
@@ -33,20 +33,22 @@ export interface OpenGatewayOptions {
   readonly clock?: Clock;
   /** Of the provider, in YAML. */
   readonly provider?: string;
+  /** Unset: it wants one. */
+  readonly wantsKey?: boolean;
 }
 
 /** A gateway with one provider that does what the script says; both are closed when the test ends. */
 export async function openGateway(
   protocol: (typeof PROTOCOLS)[number],
   script: Script,
-  { clock = systemClock, provider = "" }: OpenGatewayOptions = {},
+  { clock = systemClock, provider = "", wantsKey = true }: OpenGatewayOptions = {},
 ): Promise<OpenGateway> {
   const start = protocol === "anthropic" ? startAnthropicServer : startOpenAiServer;
-  const server = await start(script, { apiKey: API_KEY });
+  const server = await start(script, wantsKey ? { apiKey: API_KEY } : {});
   onTestFinished(() => server.close());
   const env: NodeJS.ProcessEnv = { TEST_KEY: API_KEY };
   const { orchestration } = loadText(
-    `orchestration: { providers: [{ name: test, protocol: ${protocol}, base_url: "${server.url}", api_key: { env: TEST_KEY }, ${provider} }] }`,
+    `orchestration: { providers: [{ name: test, protocol: ${protocol}, base_url: "${server.url}", ${wantsKey ? "api_key: { env: TEST_KEY }," : ""} ${provider} }] }`,
   );
   const log: string[] = [];
   const gateway = createModelGateway({
