@@ -9,6 +9,9 @@ import {
 } from "./parts.ts";
 import type { Problems } from "./problems.ts";
 
+/** Of further problems, none says which step was meant: each such guess takes time in proportion to the steps. */
+const MAX_SUGGESTED = 100;
+
 /** Which steps there are, by id; of those with the same, the first. */
 export function indexSteps(steps: readonly StepParts[], problems: Problems): Map<string, StepParts> {
   const byId = new Map<string, StepParts>();
@@ -70,8 +73,14 @@ function checkReference(
     return false;
   }
   if (byId.has(id)) return true;
-  const ids = [...byId.keys()].filter((other) => other !== stepId);
-  const message = `there is no step "${id}"${didYouMean(id, ids)}; name one that there is, or add it`;
+  const meant =
+    problems.all.length < MAX_SUGGESTED
+      ? didYouMean(
+          id,
+          [...byId.keys()].filter((other) => other !== stepId),
+        )
+      : "";
+  const message = `there is no step "${id}"${meant}; name one that there is, or add it`;
   problems.add({ reason: "UNKNOWN_STEP", field, stepId, message });
   return false;
 }
