@@ -5,6 +5,8 @@ import { openIdempotencyStore } from "./store.ts";
 
 /** Time between two looks for requests that may be forgotten, in milliseconds. */
 const FORGET_INTERVAL_MS = 60_000;
+/** How long a request belongs to a process that has died with it: as long as runs belong to a dead worker. */
+const LEASE_MS = 10_000;
 
 export interface RequestIdsOptions {
   readonly database: Pick<Database, "kysely" | "listen">;
@@ -21,6 +23,7 @@ export async function openRequestIds(options: RequestIdsOptions): Promise<Idempo
   const idempotency = createIdempotency({
     store,
     retentionMs,
+    leaseMs: LEASE_MS,
     clock,
     onEvent(event) {
       if (event.kind === "recording-failed") {

@@ -72,15 +72,15 @@ test.each([{ input: { case: "message" as const, value: {} } }, { argumentStream:
   },
 );
 
-test("a requirement is one step, whose time is its budget's", () => {
+test("a requirement is one step, whose time is a little more than its budget's", () => {
   const budget = { maxTime: { seconds: 90n } };
   const plan = compile({ case: "requirement", value: { text: "Do ${this}.", budget } });
   expect(plan).toMatchObject({
     kind: RunKind.REQUIREMENT,
     output: { kind: "single" },
-    steps: [{ id: "main", timeoutMs: 90_000, retry: { attempts: 1 }, action: { kind: "requirement" } }],
+    steps: [{ id: "main", timeoutMs: 100_000, retry: { attempts: 1 }, action: { kind: "requirement" } }],
   });
-  expect(compile({ case: "requirement", value: { text: "Do." } }).steps[0]?.timeoutMs).toBe(600_000);
+  expect(compile({ case: "requirement", value: { text: "Do." } }).steps[0]?.timeoutMs).toBe(610_000);
 });
 
 test("tasks are steps of the agents that were pinned, with what these say of time and attempts", () => {
@@ -128,7 +128,7 @@ test("a step comes after all that it names, wherever it does", () => {
 test.each<[JsonObject, number | undefined]>([
   [{ tool: { name: "t" } }, 60_000],
   [{ comparison: {} }, 60_000],
-  [{ requirement: { text: "Do." } }, 600_000],
+  [{ requirement: { text: "Do." } }, 610_000],
   [{ agent: { name: "reviewer", task: "Do." } }, 600_000],
   [{ test_run: { project: "p" } }, 3_600_000],
   [{ workflow: { name: "w" } }, undefined],

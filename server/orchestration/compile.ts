@@ -28,6 +28,7 @@ const HOUR_MS = 60 * MINUTE_MS;
 const DEFAULT_RUN_TIMEOUT_MS = 24 * HOUR_MS;
 const DEFAULT_TOOL_TIMEOUT_MS = MINUTE_MS;
 const DEFAULT_MODEL_TIMEOUT_MS = 10 * MINUTE_MS;
+const BUDGET_GRACE_MS = 10_000;
 const DEFAULT_TASK_TIMEOUT_MS = 30 * SECOND_MS;
 const DEFAULT_TEST_RUN_TIMEOUT_MS = HOUR_MS;
 const DEFAULT_TASK_ATTEMPTS = 3;
@@ -321,8 +322,9 @@ function defaultTimeoutMs(action: PlanAction): number | undefined {
   }
 }
 
+/** A little more than the budget of time, which says better what was used up. */
 function requirementTimeoutMs({ budget }: { readonly budget?: RequirementAction["budget"] }): number {
-  return milliseconds(budget?.maxTime, 0) || DEFAULT_MODEL_TIMEOUT_MS;
+  return (milliseconds(budget?.maxTime, 0) || DEFAULT_MODEL_TIMEOUT_MS) + BUDGET_GRACE_MS;
 }
 
 function waitMs(id: string, duration: Duration): number {

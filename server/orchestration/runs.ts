@@ -50,8 +50,12 @@ export interface Runs {
   create(run: NewRun): Promise<Run>;
   /** Throws NOT_FOUND. */
   get(runId: string): Promise<Run>;
-  /** What it was started with, pinned. Throws NOT_FOUND. */
+  /** What it was started with, without secrets. Throws NOT_FOUND. */
   source(runId: string): Promise<RunSource>;
+  /** The same as it runs, with the agents that it names. Throws NOT_FOUND. */
+  pinned(runId: string): Promise<Pick<NewRun, "source" | "agents">>;
+  /** The run that the same request has made before. Throws INVALID_ARGUMENT when only its id is the same. */
+  requested(run: Pick<NewRun, "principal" | "request">): Promise<Run | undefined>;
   /** Who started it. Throws NOT_FOUND. */
   owner(runId: string): Promise<string>;
   /** The run when it has ended, or as it is after `ms`. */
@@ -102,12 +106,17 @@ class RepeatedRequestError extends Error {}
 export function createRuns(options: RunsOptions): Runs {
   const { database, eventLog, jobs, announcements, redactor, encoder, clock, maxQueuedRuns } = options;
   const { kysely } = database;
-  const { get, source, owner, list, listSteps } = createRunQueries(database, redactor);
+  const { get, source, pinned, owner, list, listSteps } = createRunQueries(database, redactor);
+
+  async function requested(run: Pick<NewRun, "principal" | "request">): Promise<Run | undefined> {
+    const known = await findRequested(kysely, run);
+    return known && (await get(known.id));
+  }
 
   async function createRun(run: NewRun): Promise<Run> {
-    const known = await findRequested(kysely, run);
+    const known = await requested(run);
     if (known !== undefined) {
-      return await get(known.id);
+      return known;
     }
     const taken = run.retry && (await findTakenSteps(kysely, run.retry.of, run.retry.anew));
     const nowMs = clock.now();
@@ -138,11 +147,11 @@ export function createRuns(options: RunsOptions): Runs {
     if (isRepeated || (error instanceof DomainError && error.init.reason === "RUN_QUEUE_FULL")) {
       await kysely.transaction().execute((transaction) => eventLog.remove(transaction, [id]));
     }
-    const known = isRepeated ? await findRequested(kysely, run) : undefined;
+    const known = isRepeated ? await requested(run) : undefined;
     if (known === undefined) {
       throw error;
     }
-    return await get(known.id);
+    return known;
   }
 
   async function waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<Run> {
@@ -186,6 +195,8 @@ export function createRuns(options: RunsOptions): Runs {
     create: createRun,
     get,
     source,
+    pinned,
+    requested,
     owner,
     waitForEnd,
     list,

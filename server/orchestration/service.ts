@@ -55,7 +55,7 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
       () => true,
       () => false,
     );
-    return exists ? { runId: parent.runId, depth: parent.depth + 1 } : undefined;
+    return exists ? parent : undefined;
   }
 
   async function start(request: StartRunRequest, context: HandlerContext): Promise<Run> {
@@ -132,13 +132,9 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
       if (run.state !== RunState.FAILED && run.state !== RunState.CANCELLED) {
         throw notRetryable(runId, RunState[run.state].toLowerCase());
       }
-      const source = await runs.source(runId);
       return {
-        run: await starter.start(source, {
+        run: await starter.retry(run, fromSteps, {
           principal,
-          labels: run.labels,
-          workflowVersion: run.workflowVersion,
-          retry: { of: runId, fromSteps },
           ...(requestId !== "" && {
             request: {
               id: requestId,

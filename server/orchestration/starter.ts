@@ -1,5 +1,6 @@
 import type { Agent } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import type { Run, RunSource } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import { optionalMilliseconds } from "../config/durations.ts";
 import { runTooDeep } from "./refusals.ts";
 import { stepsAnew } from "./retry.ts";
 import type { NewRun, Runs } from "./runs.ts";
@@ -24,44 +25,64 @@ export interface StartOptions extends Pick<NewRun, "principal" | "request" | "pa
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** Default: as the source says, else 24 h. */
   readonly timeoutMs?: number | undefined;
-  /** Goes on where a run has ended; steps that are named, and all that come after them, run anew. */
-  readonly retry?: { readonly of: string; readonly fromSteps: readonly string[] } | undefined;
-  /** The version of the kept workflow that a pinned source is. */
-  readonly workflowVersion?: number | undefined;
 }
 
 /** Starts runs, whoever asks: callers, schedules, steps of other runs. */
 export interface RunStarter {
   start(source: RunSource, options: StartOptions): Promise<Run>;
+  /** Goes on where a run has ended; steps that are named, and all that come after them, run anew. */
+  retry(
+    run: Run,
+    fromSteps: readonly string[],
+    options: Pick<StartOptions, "principal" | "request">,
+  ): Promise<Run>;
 }
 
 const DEFAULT_TIMEOUT_MS = 24 * 3_600_000;
 
 export function createRunStarter(options: {
   readonly prepare: Prepare;
-  readonly runs: Pick<Runs, "create">;
+  readonly runs: Pick<Runs, "create" | "pinned" | "requested">;
   /** How deep runs may start runs. */
   readonly maxDepth: number;
 }): RunStarter {
   const { prepare, runs, maxDepth } = options;
   return {
-    async start(source, { labels, timeoutMs, workflowVersion, retry, ...asked }) {
+    async start(source, { labels, timeoutMs, ...asked }) {
+      // What it names may be gone by now.
+      const known = await runs.requested(asked);
+      if (known !== undefined) {
+        return known;
+      }
       if (asked.parent !== undefined && asked.parent.depth > maxDepth) {
         throw runTooDeep(maxDepth);
       }
       const prepared = await prepare(source);
       return await runs.create({
         ...asked,
-        ...(retry && {
-          retry: { of: retry.of, anew: stepsAnew(prepared.source, prepared.agents, retry.fromSteps) },
-        }),
-        source: prepared.source,
-        agents: prepared.agents,
-        title: prepared.title,
-        workflowVersion: workflowVersion ?? prepared.workflowVersion,
+        ...prepared,
         labels: { ...prepared.labels, ...labels },
         timeoutMs: timeoutMs ?? prepared.timeoutMs ?? DEFAULT_TIMEOUT_MS,
       });
     },
+
+    async retry({ id, title, workflowVersion, labels }, fromSteps, asked) {
+      const { source, agents } = await runs.pinned(id);
+      return await runs.create({
+        ...asked,
+        source,
+        agents,
+        title,
+        workflowVersion,
+        labels,
+        timeoutMs: timeoutOf(source) ?? DEFAULT_TIMEOUT_MS,
+        retry: { of: id, anew: stepsAnew(source, agents, fromSteps) },
+      });
+    },
   };
+}
+
+function timeoutOf({ kind }: RunSource): number | undefined {
+  const workflow = kind.case === "workflow" ? kind.value.workflow : undefined;
+  return workflow?.case === "inline" ? optionalMilliseconds(workflow.value.timeout) : undefined;
 }

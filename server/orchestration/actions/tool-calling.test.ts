@@ -36,6 +36,8 @@ function spec(tool: string, args: Record<string, number | string>) {
 }
 
 const hi = spec("s.Echo", { value: "hi" });
+/** May have side effects, as far as anybody knows. */
+const change = spec("s.Reflect", { value: "hi" });
 
 test("a call says which step of which run it is for, on whose behalf, and under which key", async () => {
   const seen: HandlerContext[] = [];
@@ -57,15 +59,29 @@ test("a call says which step of which run it is for, on whose behalf, and under 
 test("the outcome of a call is told again, without another call", async () => {
   let calls = 0;
   const { toolCalling } = await openStage({
-    echo(request) {
+    reflect(request) {
       calls++;
       return request;
     },
   });
   const context = stepContext();
-  const outcomes = [await toolCalling.call(hi, context), await toolCalling.call(hi, context)];
-  expect(outcomes).toEqual(["hi", "hi"]);
+  const outcomes = [await toolCalling.call(change, context), await toolCalling.call(change, context)];
+  expect(outcomes).toEqual([{ value: "hi" }, { value: "hi" }]);
   expect(calls).toBe(1);
+});
+
+test("what has no side effects may be asked again: its outcome is not kept", async () => {
+  const keys: (string | null)[] = [];
+  const { toolCalling } = await openStage({
+    echo(request, { requestHeader }) {
+      keys.push(requestHeader.get("x-request-id"));
+      return request;
+    },
+  });
+  const context = stepContext();
+  await toolCalling.call(hi, context);
+  await toolCalling.call(hi, context);
+  expect(keys).toEqual([context.idempotencyKey, context.idempotencyKey]);
 });
 
 test.for([Code.Unavailable, Code.Internal, Code.Unknown, Code.Aborted, Code.ResourceExhausted])(
@@ -90,14 +106,14 @@ test.for([Code.Unavailable, Code.Internal, Code.Unknown, Code.Aborted, Code.Reso
 test("a failure for good is told again, without another call", async () => {
   let calls = 0;
   const { toolCalling } = await openStage({
-    echo() {
+    reflect() {
       calls++;
       throw new ConnectError("not like this", Code.FailedPrecondition);
     },
   });
   const context = stepContext();
   for (let attempt = 0; attempt < 2; attempt++) {
-    await expect(toolCalling.call(hi, context)).rejects.toMatchObject({
+    await expect(toolCalling.call(change, context)).rejects.toMatchObject({
       code: Code.FailedPrecondition,
       rawMessage: "not like this",
     });

@@ -2,6 +2,7 @@ import { create, type JsonObject, type JsonValue, toJson } from "@bufbuild/proto
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Clock, DomainError, invalidArgument } from "@toolplane/framework";
+import { Idempotency } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { type ToolCall, ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { toDuration } from "../../config/durations.ts";
 import type { Registry } from "../../registry/registry.ts";
@@ -33,9 +34,11 @@ export function createToolCalling({
     async call(spec, { run, path, idempotencyKey, signal }) {
       signal.throwIfAborted();
       const { tool, environment, version, timeoutMs } = spec;
-      const { streaming } = registry.resolveTool(tool, { environment, version });
-      // What a stream brought is not kept, so its backend can only be told that it may have seen the call before.
-      const keeps = idempotencyKey !== "" && isUnary(streaming);
+      const { streaming, idempotency } = registry.resolveTool(tool, { environment, version });
+      // What a stream brought is not kept, and what has no side effects need not be: then the backend alone is told that
+      // it may have seen the call before, and the answer may come from the cache.
+      const keeps =
+        idempotencyKey !== "" && isUnary(streaming) && idempotency !== Idempotency.NO_SIDE_EFFECTS;
       const call: ToolCall = create(ToolCallSchema, {
         tool,
         environment,

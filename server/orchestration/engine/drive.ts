@@ -36,6 +36,7 @@ export type Verdict =
   /** It only waits. */
   | { readonly kind: "parked" }
   /** It is another worker's to go on with. */
+  | { readonly kind: "released" }
   | { readonly kind: "left" }
   /** It can no longer be recorded. */
   | { readonly kind: "broken"; readonly error: unknown };

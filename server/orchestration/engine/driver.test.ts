@@ -583,7 +583,7 @@ test("a run that was cancelled before a worker had it does nothing", async () =>
   expect(driving.calls.size).toBe(0);
 });
 
-test("a run that is released is left as it is, for another worker", async () => {
+test("a run that is released is left for another worker, and the attempt that was broken off does not count", async () => {
   const release = new AbortController();
   const { work, waiting } = held();
   const driving = setUpDriving(batch([{ tool: "slow" }]), { slow: work });
@@ -596,7 +596,7 @@ test("a run that is released is left as it is, for another worker", async () => 
   await settled();
   waiting[1]?.resolve("done");
   expect(await again).toBe("finished");
-  expect(waiting.map(({ context }) => context.attempt)).toEqual([1, 2]);
+  expect(waiting.map(({ context }) => context.attempt)).toEqual([1, 1]);
 });
 
 test("a run that takes too long is stopped", async () => {

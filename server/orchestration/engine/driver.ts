@@ -6,7 +6,7 @@ import { compileRun } from "../compile.ts";
 import { ExpressionError } from "../expressions/expression.ts";
 import type { RunPlan } from "../plan.ts";
 import { createDrive, type Drive, type Verdict } from "./drive.ts";
-import { CancelledError, type Engine, type RunControl } from "./engine.ts";
+import { CancelledError, type Engine, ReleasedError, type RunControl } from "./engine.ts";
 import { type ClaimedRun, type Journal, LostRunError } from "./journal.ts";
 import { createSchedule } from "./schedule.ts";
 import { badExpression } from "./scope.ts";
@@ -82,9 +82,10 @@ export function createEngine(options: EngineOptions): Engine {
 }
 
 function verdictOf(reason: unknown): Verdict {
-  return reason instanceof CancelledError
-    ? { kind: "cancelled", by: reason.by, message: reason.message }
-    : { kind: "left" };
+  if (reason instanceof CancelledError) {
+    return { kind: "cancelled", by: reason.by, message: reason.message };
+  }
+  return { kind: reason instanceof ReleasedError ? "released" : "left" };
 }
 
 async function conclude(
@@ -106,6 +107,9 @@ async function conclude(
       return "finished";
     case "broken":
       throw verdict.error;
+    case "released":
+      await journal.release();
+      return "left";
     case "parked":
     case "left":
       return verdict.kind;

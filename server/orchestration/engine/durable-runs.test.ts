@@ -46,7 +46,7 @@ const steps = [
   },
 ];
 
-test("a run is left, taken over, parked, answered and ended, with PostgreSQL for its journal", async () => {
+test("a run is let go of, gone on with, parked, answered and ended, with PostgreSQL for its journal", async () => {
   const { runs, claims, claim, start, told } = await openTestStore(database);
   const release = new AbortController();
   let isFirst = true;
@@ -71,6 +71,7 @@ test("a run is left, taken over, parked, answered and ended, with PostgreSQL for
   });
   const steady = new AbortController().signal;
   expect(await engine.drive(first.run, first.journal, control(release.signal))).toBe("left");
+  expect(await runs.get(id)).toMatchObject({ state: RunState.QUEUED });
 
   const second = await claim(id, "worker-2", 1);
   expect(await engine.drive(second.run, second.journal, control(steady))).toBe("parked");
@@ -83,7 +84,7 @@ test("a run is left, taken over, parked, answered and ended, with PostgreSQL for
   await runs.resolveApproval(id, "ask", { approved: true, comment: "", by: "user:ada" });
   const third = await claim(id, "worker-1");
   expect(await engine.drive(third.run, third.journal, control(steady))).toBe("finished");
-  expect(await runs.get(id)).toMatchObject({ state: RunState.SUCCEEDED, takeovers: 1 });
+  expect(await runs.get(id)).toMatchObject({ state: RunState.SUCCEEDED, takeovers: 0 });
   const events = await told(id);
   expect(events.filter((kind) => kind === "finished")).toHaveLength(1);
   expect(events.at(-1)).toBe("finished");

@@ -96,6 +96,11 @@ export interface Journal {
    * still this worker's, and `answers` has it.
    */
   park(until: number | undefined): Promise<boolean>;
+  /**
+   * Lets go of the run for another worker to go on at once. Attempts that were broken off for this do not count as begun:
+   * nobody is to blame for them.
+   */
+  release(): Promise<void>;
   /** Answers to approvals of this run that have come, by path, also since the claim. */
   answers(): Promise<ReadonlyMap<string, ApprovalAnswer>>;
 }

@@ -9,7 +9,8 @@ const CACHED = { anthropic: { cacheControl: { type: "ephemeral" } } };
  * all turns; all up to the last message, which the next turn begins with; and all up to what the last turn ended with, so
  * that it is found again however many calls the model has made since. That is three of the four marks that it allows.
  */
-export function toWireRequest({ system, messages, tools, maxOutputTokens }: TurnRequest): WireRequest {
+export function toWireRequest(request: TurnRequest): WireRequest {
+  const { system, messages, tools, maxOutputTokens, toolChoice = "auto" } = request;
   const last = messages.length - 1;
   const answered = messages.findLastIndex(({ role }) => role === "assistant");
   const marked = new Set([last, answered - 1]);
@@ -29,7 +30,7 @@ export function toWireRequest({ system, messages, tools, maxOutputTokens }: Turn
             inputSchema: inputSchema as WireTool["inputSchema"],
             ...(system === "" && index === tools.length - 1 ? { providerOptions: CACHED } : {}),
           })),
-          toolChoice: { type: "auto" as const },
+          toolChoice: { type: toolChoice },
         }),
     maxOutputTokens,
     // Anthropic then checks arguments to be JSON before it sends them.

@@ -29,7 +29,14 @@ import { type EventEncoder, toldRun } from "./events.ts";
 import { tooManyEvents } from "./refusals.ts";
 import { type RunRow, toRun } from "./rows.ts";
 import { type PreparedEntry, resultOf, type StepImages, type StepWrite } from "./step-images.ts";
-import { type Cancellation, type Fence, type RunWrite, StaleRunError, writeRun } from "./write.ts";
+import {
+  type Cancellation,
+  type Fence,
+  type RunWrite,
+  releaseRun,
+  StaleRunError,
+  writeRun,
+} from "./write.ts";
 
 /** From so many bytes on that wait to be written, what can be done without is left out. */
 const MAX_PENDING_BYTES = 32 * 1024 * 1024;
@@ -156,6 +163,14 @@ class RunJournal implements Journal {
       isParked = await this.#park(until);
     });
     return isParked;
+  }
+
+  release(): Promise<void> {
+    return this.#do(async () => {
+      const { kysely } = this.#options.database;
+      await kysely.transaction().execute((transaction) => releaseRun(transaction, this.#fence()));
+      this.#leave(new LostRunError("this worker has let go of the run"));
+    });
   }
 
   answers(): Promise<ReadonlyMap<string, ApprovalAnswer>> {

@@ -1,4 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import { AgentSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import {
   type ListRunStepsRequest,
   ListRunStepsRequestSchema,
@@ -17,7 +18,7 @@ import { type Expression, type SqlBool, sql } from "kysely";
 import { invalidPageToken, pageTokens } from "../../page-token.ts";
 import type { Database } from "../../storage/database.ts";
 import { unknownRun } from "../refusals.ts";
-import type { Page, PageRequest } from "../runs.ts";
+import type { NewRun, Page, PageRequest } from "../runs.ts";
 import { storableLabels } from "./new-run.ts";
 import type { Redactor } from "./redact.ts";
 import { RUN_COLUMNS, type RunRow, readAsked, readRun, readSteps, toRun, toStep } from "./rows.ts";
@@ -28,11 +29,12 @@ const MAX_PAGE_BYTES = 2 * 1024 * 1024;
 const DEFAULT_RUNS = 50;
 const DEFAULT_STEPS = 100;
 
-/** Whoever asks about runs. What is told of them has no secrets, except for their source, which may be run again. */
+/** Whoever asks about runs. What is told of them has no secrets; what is pinned is to be run again. */
 export interface RunQueries {
   /** Throws NOT_FOUND, as the others do. */
   get(runId: string): Promise<Run>;
   source(runId: string): Promise<RunSource>;
+  pinned(runId: string): Promise<Pick<NewRun, "source" | "agents">>;
   owner(runId: string): Promise<string>;
   list(filter: RunFilter | undefined, page: PageRequest): Promise<Page<Run>>;
   listSteps(request: ListRunStepsRequest): Promise<Page<RunStep>>;
@@ -47,16 +49,16 @@ export function createRunQueries({ kysely }: Pick<Database, "kysely">, redactor:
     return rows.map((row) => redactor.message(RunSchema, toRun(row, asked.get(row.number))));
   }
 
-  async function column<Name extends "source" | "created_by">(runId: string, name: Name) {
+  async function made(runId: string) {
     const row = await kysely
       .selectFrom("runs")
-      .select(["source", "created_by"])
+      .select(["source", "agents", "created_by"])
       .where("id", "=", storable(runId))
       .executeTakeFirst();
     if (row === undefined) {
       throw unknownRun(runId);
     }
-    return row[name];
+    return row;
   }
 
   return {
@@ -68,8 +70,18 @@ export function createRunQueries({ kysely }: Pick<Database, "kysely">, redactor:
       return run;
     },
 
-    source: async (runId) => fromBinary(RunSourceSchema, await column(runId, "source")),
-    owner: (runId) => column(runId, "created_by"),
+    source: async (runId) =>
+      redactor.message(RunSourceSchema, fromBinary(RunSourceSchema, (await made(runId)).source)),
+
+    async pinned(runId) {
+      const { source, agents } = await made(runId);
+      return {
+        source: fromBinary(RunSourceSchema, source),
+        agents: agents.map((agent) => fromBinary(AgentSchema, agent)),
+      };
+    },
+
+    owner: async (runId) => (await made(runId)).created_by,
 
     async list(filter, { pageSize, pageToken }) {
       const tokens = pageTokens("runs", 1, RunFilterSchema, filter);

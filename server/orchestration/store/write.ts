@@ -1,9 +1,10 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { type Usage, UsageSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import {
-  type RunState,
+  RunState,
   type StepCounts,
   StepCountsSchema,
+  StepState,
 } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import { sql, type Transaction } from "kysely";
 import type { Tables } from "../../storage/tables.ts";
@@ -97,6 +98,31 @@ export async function writeRun(
     await writeSteps(transaction, number, write.steps.slice(start, start + MAX_ROWS));
   }
   return row.cancel_by === null ? undefined : { by: row.cancel_by, message: row.cancel_message ?? "" };
+}
+
+/** Lets go of a run, and of what its worker had begun. Throws a `StaleRunError` when somebody else has it. */
+export async function releaseRun(
+  transaction: Transaction<Tables>,
+  { number, epoch }: Pick<Fence, "number" | "epoch">,
+): Promise<void> {
+  const row = await transaction
+    .updateTable("runs")
+    .set({ state: RunState.QUEUED, worker: null })
+    .where("number", "=", number)
+    .where("epoch", "=", epoch)
+    .where("worker", "is not", null)
+    .where("end_time", "is", null)
+    .returning("number")
+    .executeTakeFirst();
+  if (row === undefined) {
+    throw new StaleRunError("the run has ended, or somebody else has it");
+  }
+  await transaction
+    .updateTable("run_steps")
+    .set({ attempts: sql<number>`greatest(attempts - 1, 0)` })
+    .where("run", "=", number)
+    .where("state", "=", sql<number>`${sql.lit(StepState.RUNNING)}`)
+    .execute();
 }
 
 /** Bytes of many rows in one parameter, since in an array they would travel as hexadecimal text. */

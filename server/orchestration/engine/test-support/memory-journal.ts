@@ -130,6 +130,15 @@ export function createMemoryRun(options: {
         parkedUntil.push(until);
         return true;
       },
+      async release() {
+        check(0);
+        epoch += 1;
+        for (const [path, step] of steps) {
+          if (step.end === undefined && step.wakeTime === undefined) {
+            steps.set(path, { ...step, attempts: Math.max(step.attempts - 1, 0) });
+          }
+        }
+      },
       async answers() {
         return openAnswers();
       },

@@ -32,5 +32,6 @@ export const noJournal: Journal = {
   setUsage: () => undefined,
   finish: async () => undefined,
   park: async () => true,
+  release: async () => undefined,
   answers: async () => new Map(),
 };
