@@ -208,7 +208,8 @@ async function expectDoneOnce({ backend }: Pair, runs: Runs, runId: string, expe
   expect(Math.max(...calls.map(({ beside }) => beside))).toBeLessThanOrEqual(CAP);
 }
 
-async function killOnce(pair: Pair, round: number): Promise<void> {
+/** Returns how often runs were taken over. */
+async function killOnce(pair: Pair, round: number): Promise<number> {
   const { clients, servers } = pair;
   const starter = clients[round % 2];
   const victim = randomInt(2);
@@ -225,15 +226,18 @@ async function killOnce(pair: Pair, round: number): Promise<void> {
   await setTimeout(randomInt(0, 1_200));
   await servers[victim]?.kill();
   await approved;
+  let takeovers = 0;
   for (const { id, calls } of started) {
     const { run } = await survivor.getRun(
       { runId: id, wait: { seconds: BigInt(TAKEOVER_MS / 1_000) } },
       { timeoutMs: TAKEOVER_MS + 5_000 },
     );
     expect(run?.endTime, `run ${id} goes on ${TAKEOVER_MS} ms after its worker was killed`).toBeDefined();
+    takeovers += run?.takeovers ?? 0;
     await expectDoneOnce(pair, survivor, id, calls);
   }
   await servers[victim]?.restart();
+  return takeovers;
 }
 
 for (let pair = 1; pair <= PAIRS; pair++) {

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,11 +14,19 @@ interface TestServer {
   readonly folder: string;
 }
 
+/** A PostgreSQL that tests make their databases on. Unset: each test file starts one of its own. */
+const SHARED_URL = process.env["TOOLPLANE_TEST_DATABASE_URL"];
+
 let server: Promise<TestServer> | undefined;
 let databases = 0;
+/** Databases on a shared server, to be removed. */
+const made: string[] = [];
 
 // This module is loaded anew for every test file, so each file has a server of its own, if it asks for one.
 afterAll(async () => {
+  for (const name of made) {
+    await execute({ connectionString: SHARED_URL }, `drop database ${name} with (force)`);
+  }
   const started = await server;
   await started?.postgres.stop();
   if (started !== undefined) {
@@ -25,19 +34,31 @@ afterAll(async () => {
   }
 });
 
-/** The URL of a new, empty database on this test file's own PostgreSQL server, which stops after the last test. */
+/** The URL of a new, empty database, which goes after the last test of this file. */
 export async function createTestDatabaseUrl(): Promise<string> {
+  if (SHARED_URL !== undefined) {
+    const name = `test_${randomUUID().replaceAll("-", "")}`;
+    await execute({ connectionString: SHARED_URL }, `create database ${name}`);
+    made.push(name);
+    const url = new URL(SHARED_URL);
+    url.pathname = `/${name}`;
+    return url.href;
+  }
   server ??= startServer();
   const { address } = (await server).postgres;
   const name = `test_${++databases}`;
-  const client = new pg.Client({ ...address });
+  await execute(address, `create database ${name}`);
+  return databaseUrl(address, name);
+}
+
+async function execute(config: pg.ClientConfig, statement: string): Promise<void> {
+  const client = new pg.Client({ ...config });
   await client.connect();
   try {
-    await client.query(`create database ${name}`);
+    await client.query(statement);
   } finally {
     await client.end();
   }
-  return databaseUrl(address, name);
 }
 
 /** Opens a new database with the whole schema and nothing in it. The caller closes it. */
