@@ -1,6 +1,5 @@
 import type { JsonValue } from "@bufbuild/protobuf";
 import { type Clock, DomainError } from "@toolplane/framework";
-import { APICallError } from "ai";
 import type { Logger } from "pino";
 import { Agent } from "undici";
 import type { ModelProviderSettings, OrchestrationSettings } from "../../config/orchestration.ts";
@@ -12,12 +11,14 @@ import { cutAnswer, readLateRefusal, refused, shuttingDown, wrongAnswer } from "
 import { createExchange, type Exchange, parseJson } from "./exchange.ts";
 import type { Model, ModelGateway, Turn, TurnOptions, TurnRequest } from "./model.ts";
 import { costUsd } from "./prices.ts";
-import { createWireModel, type WirePart } from "./protocols.ts";
+import type { WirePart } from "./protocols.ts";
 import { createSlots, type Slots } from "./slots.ts";
 import { toWireRequest } from "./wire-request.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 30_000;
+/** The libraries that speak the protocols take 70 ms and 15 MB, which a server without models does without. */
+const loadProtocols = () => import("./protocols.ts");
 /** How deep the libraries wrap errors at most. */
 const MAX_CAUSES = 5;
 
@@ -78,7 +79,7 @@ export function createModelGateway({ settings, env, clock, logger }: ModelGatewa
       if (listenerFailure) {
         throw listenerFailure.error;
       }
-      const failure = exchange.hasBegun ? toFailure(model, exchange, error) : error;
+      const failure = exchange.hasBegun ? await toFailure(model, exchange, error) : error;
       if (failure instanceof DomainError) {
         const { reason } = failure.init;
         logger.warn({ provider: model.provider, model: model.model, reason }, failure.message);
@@ -139,6 +140,7 @@ async function converse(
   onDelta: TurnOptions["onDelta"],
 ): Promise<Turn> {
   const { model } = request;
+  const { createWireModel } = await loadProtocols();
   const wire = createWireModel(provider, model.model, exchange.fetch);
   const wireRequest = toWireRequest(request);
   const { stream } = await wire.doStream(wireRequest);
@@ -158,12 +160,12 @@ async function converse(
 }
 
 /** What a failure after the request was sent comes to, in whatever the libraries have wrapped it. */
-function toFailure(model: Model, exchange: Exchange, error: unknown): DomainError {
+async function toFailure(model: Model, exchange: Exchange, error: unknown): Promise<DomainError> {
   const known = domainErrorIn(error);
   if (known) {
     return known;
   }
-  const refusal = refusalIn(error);
+  const refusal = await refusalIn(error);
   if (refusal !== undefined) {
     const { words, ...rest } = readLateRefusal(refusal);
     return refused(model, { ...rest, words: exchange.scrub(words) });
@@ -187,9 +189,11 @@ function domainErrorIn(error: unknown): DomainError | undefined {
 }
 
 /** What a provider has said in the middle of its answer: as it is, or, from the very beginning, as a failed call. */
-function refusalIn(error: unknown): JsonValue | undefined {
-  if (APICallError.isInstance(error)) {
-    return parseJson(error.responseBody ?? "");
+async function refusalIn(error: unknown): Promise<JsonValue | undefined> {
+  const { responseBodyOf } = await loadProtocols();
+  const body = responseBodyOf(error);
+  if (body !== undefined) {
+    return parseJson(body);
   }
   return error instanceof Error || !isObject(error as JsonValue) ? undefined : (error as JsonValue);
 }

@@ -1,5 +1,6 @@
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { APICallError } from "ai";
 import type { ModelProviderSettings } from "../../config/orchestration.ts";
 
 /** A model as the library that speaks its protocol has it. */
@@ -30,6 +31,11 @@ export function createWireModel(
         transformRequestBody: isOpenAi(provider) ? renameMaxTokens : (body) => body,
       }).chatModel(model);
   }
+}
+
+/** What came instead of an answer. Undefined: the error is none of the libraries' own. */
+export function responseBodyOf(error: unknown): string | undefined {
+  return APICallError.isInstance(error) ? (error.responseBody ?? "") : undefined;
 }
 
 function isOpenAi({ baseUrl }: ModelProviderSettings): boolean {
