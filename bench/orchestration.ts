@@ -17,8 +17,6 @@ inbound:
   global: {unlimited: true}
   per_caller: {unlimited: true}
   concurrency: {disabled: true}
-outbound:
-  concurrency: {disabled: true}
 `;
 const CALL_MS = 2_000;
 const STEP_MS = 60;

@@ -28,12 +28,6 @@ export interface CallerContext {
   readonly path: string;
   /** Whether all results have to go into one message. */
   readonly gathers: boolean;
-  /**
-   * True for a caller that comes back with the same request id until it knows how the call ended, and decides by itself
-   * when it is to stop. When it leaves, a call with a request id is stopped, too; and a failure that may pass is not kept
-   * for the id, also where the tool has said so: INTERNAL and UNKNOWN. Default: false.
-   */
-  readonly persistent?: boolean | undefined;
 }
 
 /** What happens during a call. `started` comes first, and once; `finished` last, unless the call fails. */
@@ -166,7 +160,6 @@ export function createCaller({ registry, backends, outbound, clock, onCall }: Ca
         principal: context.principal,
         headers: headersOf(call, context),
         requestId: call.requestId,
-        persistent: context.persistent ?? false,
         path: context.path,
         signal: timeout.signal,
         deadline: clock.now() + timeoutMs,

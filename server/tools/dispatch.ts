@@ -36,8 +36,6 @@ export interface Dispatch extends AttemptedCall {
   readonly plan: Plan;
   /** By which the backend can tell a repetition; empty: it cannot. */
   readonly requestId: string;
-  /** See `CallerContext.persistent`. */
-  readonly persistent: boolean;
   /** The field path of the call in its request. */
   readonly path: string;
   /** Aborted when nobody waits for the result any more or time is up; its reason is a ConnectError. */

@@ -106,69 +106,6 @@ test("what was begun is not stopped when its caller leaves, and the repetition w
   stage.expectNothingHeld();
 });
 
-test("a persistent caller stops the call when it leaves, and the next with the id makes it again", async () => {
-  const stage = createIdempotentStage();
-  const first = stage.call({ requestId, persistent: true });
-  await stage.settle();
-  first.leave();
-  await expect(first.done).rejects.toMatchObject({ code: Code.Canceled });
-  expect(stage.received[0]?.signal.aborted).toBe(true);
-  const second = stage.call({ requestId, persistent: true });
-  await stage.settle();
-  stage.received[1]?.answer("done");
-  expect(await second.done).toMatchObject({ source: ResultSource.BACKEND });
-  stage.expectNothingHeld();
-});
-
-test("a call that was not answered in time is made again for a persistent caller, not waited for", async () => {
-  const stage = createIdempotentStage();
-  const first = stage.call({ requestId, persistent: true, timeoutMs: 100 });
-  await stage.pass(100);
-  await expect(first.done).rejects.toMatchObject({ code: Code.DeadlineExceeded });
-  expect(stage.received[0]?.signal.aborted).toBe(true);
-  const second = stage.call({ requestId, persistent: true, timeoutMs: 100 });
-  await stage.settle();
-  stage.received[1]?.answer("done");
-  await second.done;
-  expect(second.results).toEqual(["done"]);
-});
-
-test.for([
-  ["an error of the application", sent(Code.Internal), 2],
-  ["an unknown error", sent(Code.Unknown), 2],
-  ["what the tool says", sent(Code.FailedPrecondition), 1],
-  [
-    "a result that makes no sense",
-    new DomainError({ code: Code.Internal, reason: "INVALID_RESULT", message: "x" }),
-    1,
-  ],
-] as const)(
-  "a persistent caller may try again what may pass, and nothing else: %s",
-  async ([_, error, calls]) => {
-    const stage = createIdempotentStage();
-    const first = stage.call({ requestId, persistent: true });
-    await stage.settle();
-    stage.received[0]?.fail(error);
-    await expect(first.done).rejects.toBeDefined();
-    const second = stage.call({ requestId, persistent: true });
-    await stage.settle();
-    expect(stage.received).toHaveLength(calls);
-    stage.received[1]?.answer("done");
-    await second.done.catch(() => undefined);
-  },
-);
-
-test("what a persistent caller was told is told again without another call", async () => {
-  const stage = createIdempotentStage();
-  const first = stage.call({ requestId, persistent: true });
-  await stage.settle();
-  stage.received[0]?.answer("done");
-  await first.done;
-  const again = stage.call({ requestId, persistent: true });
-  expect(await again.done).toMatchObject({ source: ResultSource.REQUEST_ID, attempts: 0 });
-  expect(again.results).toEqual(["done"]);
-});
-
 test("the outcome stays when another version has become the newest, or no instance is left", async () => {
   const stage = createIdempotentStage();
   const first = stage.call({ requestId, version: "1.0.0" });

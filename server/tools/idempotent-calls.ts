@@ -15,7 +15,7 @@ import type { Outcome } from "./unary.ts";
 export interface IdempotentCalls {
   /**
    * @param work makes the call; its signal is not that of the caller, since what has side effects is not stopped half-way
-   *   because nobody waits any more. A persistent caller that leaves does stop it: see `CallerContext.persistent`
+   *   because nobody waits any more
    */
   run(dispatch: Dispatch, work: (signal: AbortSignal) => Promise<Outcome>): Promise<Outcome>;
 }
@@ -23,7 +23,7 @@ export interface IdempotentCalls {
 export function createIdempotentCalls(idempotency: Idempotency, logger: Logger): IdempotentCalls {
   return {
     async run(dispatch, work) {
-      const { tool, invoker, principal, requestId, persistent, signal, path, headers } = dispatch;
+      const { tool, invoker, principal, requestId, signal, path, headers } = dispatch;
       const scope = createHash("sha256")
         .update(JSON.stringify([principal.id, principal.role, tool.service, tool.environment, tool.name]))
         .digest("base64url");
@@ -37,7 +37,7 @@ export function createIdempotentCalls(idempotency: Idempotency, logger: Logger):
               own = await work(workSignal);
               return { kind: "success", bytes: own.output.bytes() };
             } catch (error) {
-              if (!isDefinite(error, persistent)) {
+              if (!isDefinite(error)) {
                 throw error;
               }
               failure = error;
@@ -48,7 +48,7 @@ export function createIdempotentCalls(idempotency: Idempotency, logger: Logger):
               return { kind: "failure", bytes: toBinary(StatusSchema, create(StatusSchema, status)) };
             }
           },
-          { signal, stopsWork: persistent },
+          { signal },
         )
         .catch((error: unknown) => {
           throw error instanceof IdempotencyError ? explain(error, path) : error;
@@ -73,7 +73,7 @@ export function createIdempotentCalls(idempotency: Idempotency, logger: Logger):
  * Whether a repetition would fail the same way, since the tool has said so. Where that is not known, or nothing was sent,
  * it may be tried again with the same id.
  */
-function isDefinite(error: unknown, persistent: boolean): boolean {
+function isDefinite(error: unknown): boolean {
   if (!judgementOf(error)?.answered) {
     return false;
   }
@@ -87,10 +87,6 @@ function isDefinite(error: unknown, persistent: boolean): boolean {
     case Code.ResourceExhausted:
       // It has answered, only too much.
       return error instanceof DomainError;
-    case Code.Internal:
-    case Code.Unknown:
-      // A persistent caller may try again what others are better told at once.
-      return !persistent || error instanceof DomainError;
     default:
       return true;
   }

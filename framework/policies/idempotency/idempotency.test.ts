@@ -160,65 +160,6 @@ test("a caller's leaving does not stop the work, and its repetition gets the out
   expect(await repetition).toEqual({ outcome: success("paid"), replayed: true });
 });
 
-test("a caller may stop the work by leaving: then the id is free for whoever waits, or comes again", async () => {
-  const { idempotency, create, begun, work, clock } = open();
-  const leaving = new AbortController();
-  const first = idempotency
-    .run(request, work, { signal: leaving.signal, stopsWork: true })
-    .catch((error: unknown) => error);
-  await settle();
-  const waiting = create().run(request, work);
-  await settle();
-  leaving.abort("left");
-  expect(await first).toBe("left");
-  expect(begun[0]?.signal.reason).toBe("left");
-  begun[0]?.fail("stopped");
-  await settle();
-  expect(begun).toHaveLength(2);
-  begun[1]?.end(success("paid"));
-  expect(await waiting).toEqual({ outcome: success("paid"), replayed: false });
-  expect(clock.pending).toBe(0);
-});
-
-test("work that comes to its end although it was stopped has an outcome", async () => {
-  const { idempotency, begun, work } = open();
-  const leaving = new AbortController();
-  const first = idempotency
-    .run(request, work, { signal: leaving.signal, stopsWork: true })
-    .catch((error: unknown) => error);
-  await settle();
-  leaving.abort("left");
-  await first;
-  begun[0]?.end(success("paid"));
-  expect(await idempotency.run(request, work)).toEqual({ outcome: success("paid"), replayed: true });
-});
-
-test("work that its caller can stop takes as long as the caller lets it", async () => {
-  const { idempotency, begun, work, clock } = open({ workTimeoutMs: 5_000 });
-  const call = idempotency.run(request, work, { signal: new AbortController().signal, stopsWork: true });
-  await pass(clock, 60_000);
-  expect(begun[0]?.signal.aborted).toBe(false);
-  begun[0]?.end(success("paid"));
-  expect(await call).toMatchObject({ replayed: false });
-  expect(clock.pending).toBe(0);
-});
-
-test("one who only waits for another's work does not stop it", async () => {
-  const { idempotency, begun, work } = open();
-  const leaving = new AbortController();
-  const first = idempotency.run(request, work);
-  await settle();
-  const second = idempotency
-    .run(request, work, { signal: leaving.signal, stopsWork: true })
-    .catch((error: unknown) => error);
-  await settle();
-  leaving.abort("left");
-  expect(await second).toBe("left");
-  expect(begun[0]?.signal.aborted).toBe(false);
-  begun[0]?.end(success("paid"));
-  expect(await first).toMatchObject({ replayed: false });
-});
-
 test("a caller who leaves before the work has begun leaves nothing behind", async () => {
   const { idempotency, begun, work } = open();
   const leaving = new AbortController();

@@ -13,9 +13,7 @@ export interface IdempotencyOptions {
    * 30,000.
    */
   readonly leaseMs?: number;
-  /**
-   * How long work may take that its caller does not stop; then its signal is aborted. Milliseconds, default 300,000.
-   */
+  /** How long work may take; then its signal is aborted. Milliseconds, default 300,000. */
   readonly workTimeoutMs?: number;
   /** How much work may be in progress at once, also for callers who have left. Default 1,000. */
   readonly maxInFlight?: number;
@@ -114,8 +112,6 @@ export interface Idempotency {
    * - `signal` ends the caller's waiting, with its reason, and nothing else: work with side effects is not stopped
    *   half-way because nobody waits any more. It goes on for at most `workTimeoutMs` and its outcome is recorded for the
    *   repetition that is likely to come.
-   * - With `stopsWork`, `signal` also aborts the caller's own work, with its reason, and nothing else limits how long that
-   *   takes. Work that ends then by throwing releases the id.
    * - Work that throws releases the id. Everyone who waits then tries in turn, with their own work.
    * - When the process dies at work, its claim expires and the next repetition does the work again. A process that only
    *   seemed dead learns that from its signal (LEASE_LOST), and what it records comes to nothing: its caller gets the
@@ -127,7 +123,7 @@ export interface Idempotency {
   run(
     request: IdempotentRequest,
     work: IdempotentWork,
-    caller?: { readonly signal?: AbortSignal; readonly stopsWork?: boolean },
+    caller?: { readonly signal?: AbortSignal },
   ): Promise<IdempotentResult>;
   stats(): IdempotencyStats;
   /** Refuses further work, waits for what is in progress, and aborts what takes too long. */
@@ -199,7 +195,6 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     request: IdempotentRequest,
     work: IdempotentWork,
     signal: AbortSignal | undefined,
-    stopsWork: boolean,
   ): Promise<IdempotentResult> {
     const { scope, requestId } = request;
     const key = `${scope.length}:${scope}${requestId}`;
@@ -230,9 +225,7 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
               throw error;
             }
             const done = unrecorded;
-            const ended = await (done === undefined
-              ? execute(result.claim, request, work, stopsWork ? signal : undefined)
-              : execute(result.claim, request, async () => done, undefined));
+            const ended = await execute(result.claim, request, done === undefined ? work : async () => done);
             if (ended.kept) {
               return { outcome: ended.outcome, replayed: false };
             }
@@ -279,16 +272,11 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     }
   }
 
-  /**
-   * Does the work under a claim. `kept` is false when somebody else has taken the claim over.
-   *
-   * @param stop aborts the work; undefined: only time does
-   */
+  /** Does the work under a claim. `kept` is false when somebody else has taken the claim over. */
   async function execute(
     held: Claim,
     request: IdempotentRequest,
     work: IdempotentWork,
-    stop: AbortSignal | undefined,
   ): Promise<
     | { readonly kept: true; readonly outcome: IdempotentOutcome }
     | { readonly kept: false; readonly outcome: IdempotentOutcome | undefined }
@@ -320,7 +308,7 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
 
     let outcome: IdempotentOutcome;
     try {
-      outcome = await withinTime(work, abort, stop, stopRenewing);
+      outcome = await withinTime(work, abort, stopRenewing);
       working = false;
     } catch (error) {
       if (lost) {
@@ -346,33 +334,25 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
     }
   }
 
-  /**
-   * Aborts work that is stopped or takes too long, and gives up on work that does not heed that within the time of a lease.
-   */
+  /** Aborts work that takes too long, and gives up on work that does not heed that within the time of a lease. */
   async function withinTime(
     work: IdempotentWork,
     abort: AbortController,
-    stop: AbortSignal | undefined,
     stopRenewing: () => void,
   ): Promise<IdempotentOutcome> {
     const stuck = Promise.withResolvers<never>();
-    let cancelTimer = stop
-      ? () => {}
-      : clock.after(workTimeoutMs, () => {
-          abort.abort(new IdempotencyError("WORK_TIMEOUT", `the work took longer than ${workTimeoutMs} ms`));
-        });
-    const onStop = () => abort.abort(stop?.reason);
+    let cancelTimer = clock.after(workTimeoutMs, () => {
+      abort.abort(new IdempotencyError("WORK_TIMEOUT", `the work took longer than ${workTimeoutMs} ms`));
+    });
     const onAbort = () => {
       cancelTimer();
       stopRenewing();
       cancelTimer = clock.after(leaseMs, () => stuck.reject(new StuckWork()));
     };
     abort.signal.addEventListener("abort", onAbort, { once: true });
-    stop?.addEventListener("abort", onStop, { once: true });
     try {
       return await Promise.race([work(abort.signal), stuck.promise]);
     } finally {
-      stop?.removeEventListener("abort", onStop);
       abort.signal.removeEventListener("abort", onAbort);
       cancelTimer();
     }
@@ -469,9 +449,10 @@ export function createIdempotency(options: IdempotencyOptions): Idempotency {
   }
 
   return {
-    run(request, work, { signal, stopsWork = false } = {}) {
-      const attended = attend(request, work, signal, stopsWork);
-      return signal === undefined ? attended : untilLeft(attended, signal);
+    run(request, work, { signal } = {}) {
+      return signal === undefined
+        ? attend(request, work, signal)
+        : untilLeft(attend(request, work, signal), signal);
     },
     stats: () => ({ ...counts, inFlight: executions.size }),
     close() {

@@ -28,7 +28,7 @@ async function openStage(implementation: Partial<ServiceImpl<typeof SampleServic
     routes: (router) => router.service(SampleService, { ...sampleImplementation, ...implementation }),
   });
   await registry.register(service({ name: "s" }), instance({ id: "one", endpoint: backend.url }));
-  return { registry, toolCalling: await openToolCalling(database, registry) };
+  return { registry, toolCalling: openToolCalling(registry) };
 }
 
 function spec(tool: string, args: Record<string, number | string>) {
@@ -36,8 +36,6 @@ function spec(tool: string, args: Record<string, number | string>) {
 }
 
 const hi = spec("s.Echo", { value: "hi" });
-/** May have side effects, as far as anybody knows. */
-const change = spec("s.Reflect", { value: "hi" });
 
 test("a call says which step of which run it is for, on whose behalf, and under which key", async () => {
   const seen: HandlerContext[] = [];
@@ -56,21 +54,7 @@ test("a call says which step of which run it is for, on whose behalf, and under 
   expect(received.requestHeader.get("idempotency-key")).toBe(context.idempotencyKey);
 });
 
-test("the outcome of a call is told again, without another call", async () => {
-  let calls = 0;
-  const { toolCalling } = await openStage({
-    reflect(request) {
-      calls++;
-      return request;
-    },
-  });
-  const context = stepContext();
-  const outcomes = [await toolCalling.call(change, context), await toolCalling.call(change, context)];
-  expect(outcomes).toEqual([{ value: "hi" }, { value: "hi" }]);
-  expect(calls).toBe(1);
-});
-
-test("what has no side effects may be asked again: its outcome is not kept", async () => {
+test("a call that is made again reaches the tool again, under the same key: outcomes are kept with steps", async () => {
   const keys: (string | null)[] = [];
   const { toolCalling } = await openStage({
     echo(request, { requestHeader }) {
@@ -102,24 +86,6 @@ test.for([Code.Unavailable, Code.Internal, Code.Unknown, Code.Aborted, Code.Reso
     expect(calls).toBe(2);
   },
 );
-
-test("a failure for good is told again, without another call", async () => {
-  let calls = 0;
-  const { toolCalling } = await openStage({
-    reflect() {
-      calls++;
-      throw new ConnectError("not like this", Code.FailedPrecondition);
-    },
-  });
-  const context = stepContext();
-  for (let attempt = 0; attempt < 2; attempt++) {
-    await expect(toolCalling.call(change, context)).rejects.toMatchObject({
-      code: Code.FailedPrecondition,
-      rawMessage: "not like this",
-    });
-  }
-  expect(calls).toBe(1);
-});
 
 /** An Echo that does not answer before its caller leaves. */
 function hangingEcho() {
@@ -170,26 +136,6 @@ test("a step that has no more time ends its call as a deadline does, for those w
   limit.abort(new DomainError({ code: Code.DeadlineExceeded, reason: "STEP_TIMEOUT", message: "too slow" }));
   await expect(call).rejects.toMatchObject({ code: Code.DeadlineExceeded });
   await expect.poll(() => begun[0]?.aborted).toBe(true);
-});
-
-test("when a worker dies in the middle of a call, another one makes it as soon as the lease is over", async () => {
-  let calls = 0;
-  const { registry } = await openStage({
-    echo(request) {
-      calls++;
-      return request;
-    },
-  });
-  const context = stepContext();
-  const survivor = await openToolCalling(database, registry, { leaseMs: 300 });
-  await survivor.call(hi, context);
-  // What the dead worker leaves behind: its claim, which nobody renews.
-  await database.kysely
-    .updateTable("idempotency_requests")
-    .set({ state: "working", outcome: null })
-    .execute();
-  expect(await survivor.call(hi, context)).toBe("hi");
-  expect(calls).toBe(2);
 });
 
 test("what a tool streams is gathered in a list, and its backend is told the key", async () => {

@@ -2,13 +2,12 @@ import { create, type JsonObject, type JsonValue, toJson } from "@bufbuild/proto
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Clock, DomainError, invalidArgument } from "@toolplane/framework";
-import { Idempotency } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { type ToolCall, ToolCallSchema } from "@toolplane/gen/toolplane/tools/v1/tool_service_pb.js";
 import { toDuration } from "../../config/durations.ts";
 import type { Registry } from "../../registry/registry.ts";
 import type { Caller } from "../../tools/caller.ts";
 import { createResultList } from "../../tools/result.ts";
-import { answersWithStream, isUnary } from "../../tools/streaming.ts";
+import { answersWithStream } from "../../tools/streaming.ts";
 import type { ToolCalling } from "./action.ts";
 import { runHeaders } from "./run-headers.ts";
 
@@ -34,21 +33,18 @@ export function createToolCalling({
     async call(spec, { run, path, idempotencyKey, signal }) {
       signal.throwIfAborted();
       const { tool, environment, version, timeoutMs } = spec;
-      const { streaming, idempotency } = registry.resolveTool(tool, { environment, version });
-      // What a stream brought is not kept, and what has no side effects need not be: then the backend alone is told that
-      // it may have seen the call before, and the answer may come from the cache.
-      const keeps =
-        idempotencyKey !== "" && isUnary(streaming) && idempotency !== Idempotency.NO_SIDE_EFFECTS;
+      const { streaming } = registry.resolveTool(tool, { environment, version });
       const call: ToolCall = create(ToolCallSchema, {
         tool,
         environment,
         version,
         input: { case: "arguments", value: argumentsOf(spec.arguments) },
-        requestId: keeps ? idempotencyKey : "",
         ...(timeoutMs !== undefined && { timeout: toDuration(timeoutMs) }),
       });
+      // No request id: what came of a call is recorded with its step, and to record it here as well would take as long
+      // as the call itself. Who is called learns that it may have seen the call before.
       const headers = runHeaders(run, path);
-      if (idempotencyKey !== "" && !keeps) {
+      if (idempotencyKey !== "") {
         headers.set("idempotency-key", idempotencyKey);
         headers.set("x-request-id", idempotencyKey);
       }
@@ -61,7 +57,6 @@ export function createToolCalling({
         headers,
         path: FIELD,
         gathers: true,
-        persistent: true,
       };
       try {
         for await (const event of caller.call(call, context)) {

@@ -240,9 +240,14 @@ describe("jobs of runs", () => {
   it("need a schema, and say what to grant where it cannot be made", async () => {
     const url = new URL(await createTestDatabaseUrl());
     const admin = await openAt(url.href);
-    await sql`CREATE ROLE "tool user" LOGIN`.execute(admin.kysely);
+    await sql`CREATE ROLE "tool user" LOGIN PASSWORD 'secret'`.execute(admin.kysely);
     await sql`GRANT SELECT ON toolplane_migrations TO "tool user"`.execute(admin.kysely);
-    url.searchParams.set("user", "tool user");
+    // Either the user of a socket, or that of an address, which has to be known by a password.
+    if (url.hostname === "") {
+      url.searchParams.set("user", "tool user");
+    } else {
+      Object.assign(url, { username: "tool user", password: "secret" });
+    }
     const database = await openAt(url.href);
     await expect(openRunJobs({ database, clock: systemClock, logger: silentLogger })).rejects.toMatchObject({
       init: { code: Code.FailedPrecondition, reason: "DATABASE_SCHEMA_REFUSED" },

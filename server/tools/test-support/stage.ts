@@ -57,7 +57,6 @@ export interface StagedCallOptions extends Pick<ToolCallInit, "input" | "request
   readonly take?: number;
   /** Whether all results have to go into one message. */
   readonly gathers?: boolean;
-  readonly persistent?: boolean;
 }
 
 /** One tool, whose backend does what the test says when it says so, and all that protects it. */
@@ -234,7 +233,6 @@ export function createStage(options: StageOptions = {}): Stage {
       timeoutMs,
       take = Number.POSITIVE_INFINITY,
       gathers = false,
-      persistent = false,
       ...call
     } = {}) {
       const controller = new AbortController();
@@ -249,7 +247,6 @@ export function createStage(options: StageOptions = {}): Stage {
           headers: new Headers(),
           path: "call",
           gathers,
-          persistent,
         };
         for await (const event of caller.call(
           create(ToolCallSchema, { tool: "sample.Do", ...call }),

@@ -1,44 +1,31 @@
 import { create } from "@bufbuild/protobuf";
 import { systemClock } from "@toolplane/framework";
-import { createIdempotency } from "@toolplane/framework/policies";
 import { OutboundConfigSchema } from "@toolplane/gen/toolplane/config/v1/server_config_pb.js";
 import { onTestFinished } from "vitest";
 import { createRpcBackend } from "../../../backends/rpc/backend.ts";
 import { resolveOutbound } from "../../../config/outbound.ts";
-import { openIdempotencyStore } from "../../../idempotency/store.ts";
 import { createConnectionPool } from "../../../pool/index.ts";
 import type { Registry } from "../../../registry/registry.ts";
-import type { Database } from "../../../storage/database.ts";
 import { silentLogger } from "../../../storage/silent-logger.ts";
 import { createCaller } from "../../../tools/caller.ts";
-import { createIdempotentCalls } from "../../../tools/idempotent-calls.ts";
 import { createOutbound } from "../../../tools/outbound.ts";
 import type { ToolCalling } from "../action.ts";
 import { createToolCalling } from "../tool-calling.ts";
 
 const MAX_RESULT_BYTES = 1_000_000;
 
-/** Calls tools of a registry as a server does: over real connections, with outcomes kept in the database. */
-export async function openToolCalling(
-  database: Database,
-  registry: Registry,
-  { leaseMs = 10_000 }: { readonly leaseMs?: number } = {},
-): Promise<ToolCalling> {
+/** Calls tools of a registry as a server does, over real connections. */
+export function openToolCalling(registry: Registry): ToolCalling {
   const pool = createConnectionPool({ logger: silentLogger, clock: systemClock });
-  const store = await openIdempotencyStore(database);
-  const idempotency = createIdempotency({ store, leaseMs });
   const outbound = createOutbound({
     settings: resolveOutbound(create(OutboundConfigSchema, { retry: { attempts: 1 } })),
     defaultTimeoutMs: 10_000,
     registry,
     cache: undefined,
-    idempotent: createIdempotentCalls(idempotency, silentLogger),
     clock: systemClock,
   });
   onTestFinished(async () => {
     await outbound.close();
-    await idempotency.close();
-    await store.close();
     await pool.close();
   });
   const caller = createCaller({
