@@ -22,6 +22,7 @@ export function openToolCalling(registry: Registry): ToolCalling {
     defaultTimeoutMs: 10_000,
     registry,
     cache: undefined,
+    idempotent: undefined,
     clock: systemClock,
   });
   onTestFinished(async () => {
