@@ -21,6 +21,7 @@ import type { Runs } from "./orchestration/runs.ts";
 import { runRoutes } from "./orchestration/service.ts";
 import { runEventsOverHttp } from "./orchestration/sse.ts";
 import { createRunStarter, type RunStarter } from "./orchestration/starter.ts";
+import { createRedactor } from "./orchestration/store/redact.ts";
 import { openRunStore } from "./orchestration/store/run-store.ts";
 import { createRunWatchers } from "./orchestration/watch.ts";
 import { openRunJobs } from "./orchestration/worker/pg-boss-jobs.ts";
@@ -74,6 +75,8 @@ export async function openOrchestrating(options: OpenOrchestratingOptions): Prom
     const gateway = parts.own(createModelGateway({ settings, env, clock, logger }));
     const jobs = parts.own(await openRunJobs({ database, clock, logger }));
     const keys = [...settings.providers.values()].flatMap(({ apiKey }) => apiKey ?? []);
+    const operatorKey = options.settings.auth.operatorKey ?? [];
+    const secretValues = createSecretValues([...secrets, ...keys].concat(operatorKey), env, clock);
     const { runs, claims } = parts.own(
       await openRunStore({
         ...settings,
@@ -82,7 +85,7 @@ export async function openOrchestrating(options: OpenOrchestratingOptions): Prom
         jobs,
         clock,
         logger,
-        secrets: createSecretValues([...secrets, ...keys], env, clock),
+        secrets: secretValues,
       }),
     );
     const workflows = createDefinitions({
@@ -111,6 +114,7 @@ export async function openOrchestrating(options: OpenOrchestratingOptions): Prom
           tools: registry,
           calling,
           cache: answers,
+          redactor: createRedactor(secretValues),
           settings,
           clock,
           logger,

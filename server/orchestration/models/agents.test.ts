@@ -11,6 +11,7 @@ import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import { constantTemplate } from "../expressions/template.ts";
+import { createRedactor } from "../store/redact.ts";
 import { createModelWorks } from "./model-works.ts";
 import { createMemoryRun } from "./test-support/memory-run.ts";
 import { scriptedGateway, type TurnScript, wants } from "./test-support/scripted-gateway.ts";
@@ -55,6 +56,7 @@ function setUp(
     cache,
     settings: { searchToolsAbove: 20, uncachedAgents: new Set(uncached) },
     clock,
+    redactor: createRedactor(() => []),
     logger: silentLogger,
   });
   /** Gives a task to an agent in a run of its own. */

@@ -32,7 +32,15 @@ export function createAgentWork({ gateway, loop, answers, tools }: AgentWorkOpti
     }
     const scope = agent.tools ?? NO_TOOLS;
     const { text, spent, called, isForced } = await loop(
-      { model, instructions: agent.prompt, task, tools: scope, budget: agent.budget },
+      {
+        model,
+        instructions: agent.prompt,
+        task,
+        tools: scope,
+        budget: agent.budget,
+        // The attempts of the task count them: what is tried thrice is to be sent thrice, and not nine times.
+        retriesTurns: false,
+      },
       context,
     );
     const output = answerOutput(text);

@@ -35,7 +35,7 @@ export async function makeCalls(
   calls: readonly WantedCall[],
   repetitions: Repetitions,
 ): Promise<{ readonly answers: readonly ToolAnswer[]; readonly tools: readonly string[] }> {
-  const { limits, toolbox } = conversation;
+  const { limits, toolbox, redactor } = conversation;
   const limit = pLimit(limits.maxParallelCalls);
   const taken = calls.slice(0, MAX_CALLS);
   const tools = taken.flatMap((call) => toolbox.toolOf(call) ?? []);
@@ -54,7 +54,8 @@ export async function makeCalls(
       answers.push(refusal(call, target, TOO_MANY));
       continue;
     }
-    answers.push(answerOf(call, target, outcome.value, repetitions.noteOn(target, call)));
+    const answer = answerOf(call, target, outcome.value, repetitions.noteOn(target, call));
+    answers.push({ ...answer, body: redactor.text(answer.body) });
     found.push(...(target === SEARCH_TOOLS ? foundBy(outcome.value) : []));
   }
   toolbox.add(found);
@@ -62,7 +63,7 @@ export async function makeCalls(
 }
 
 async function makeCall(conversation: Conversation, id: string, call: WantedCall): Promise<StepEnd> {
-  const { toolbox, calling, allowed, time, logger, context } = conversation;
+  const { toolbox, calling, allowed, time, redactor, logger, context } = conversation;
   const target = toolbox.targetOf(call);
 
   function check(step: StepContext): CheckedCall {
@@ -87,7 +88,8 @@ async function makeCall(conversation: Conversation, id: string, call: WantedCall
     const result = await time.within(step.signal, (signal) =>
       calling.call({ ...spec, arguments: checked.arguments }, { run, path, idempotencyKey, signal }),
     );
-    return { output: boundResult(result) };
+    // Secrets that a tool tells are no more for a model, and for its provider, than for anybody else.
+    return { output: boundResult(redactor.json(result)) };
   }
 
   return await context.nested({

@@ -3,6 +3,7 @@ import type { ModelBudget, ToolScope } from "@toolplane/gen/toolplane/orchestrat
 import type { Logger } from "pino";
 import type { ToolCalling } from "../actions/action.ts";
 import type { StepContext } from "../engine/step.ts";
+import type { Redactor } from "../store/redact.ts";
 import type { Limits, TimeBudget } from "./budgets.ts";
 import type { Model, ModelGateway } from "./model.ts";
 import type { AllowedTools, ToolSource } from "./tool-choice.ts";
@@ -14,6 +15,8 @@ export interface ModelLoopOptions {
   readonly calling: ToolCalling;
   /** From more allowed tools than this on, a model searches for tools. */
   readonly searchToolsAbove: number;
+  /** Keeps secrets from models, and from those who watch what they write. */
+  readonly redactor: Redactor;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -26,6 +29,8 @@ export interface ModelTask {
   /** Undefined: all tools of the default environment. */
   readonly tools: ToolScope | undefined;
   readonly budget: ModelBudget | undefined;
+  /** Whether a turn that failed is repeated by itself. False: the whole is tried again, and goes on with that turn. */
+  readonly retriesTurns: boolean;
 }
 
 /** What one conversation works with. */

@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import type { Clock } from "@toolplane/framework";
 import { ModelDeltaSchema } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
 import type { StepContext } from "../engine/step.ts";
+import type { Redactor } from "../store/redact.ts";
 
 /** What a model writes is told at most so often, in milliseconds, … */
 const WINDOW_MS = 100;
@@ -15,7 +16,11 @@ export interface Deltas {
   close(): void;
 }
 
-export function createDeltas(step: Pick<StepContext, "tell">, clock: Clock): Deltas {
+/** What may be the beginning of a secret waits for the rest, so that none is told in two halves. */
+export function createDeltas(
+  step: Pick<StepContext, "tell">,
+  { clock, redactor }: { readonly clock: Clock; readonly redactor: Pick<Redactor, "text" | "unfinished"> },
+): Deltas {
   let text = "";
   let reasoning = "";
   let cancel: (() => void) | undefined;
@@ -24,11 +29,21 @@ export function createDeltas(step: Pick<StepContext, "tell">, clock: Clock): Del
   function flush(): void {
     cancel?.();
     cancel = undefined;
-    if (text !== "" || reasoning !== "") {
-      step.tell({ case: "modelDelta", value: create(ModelDeltaSchema, { text, reasoning }) });
-      text = "";
-      reasoning = "";
+    const [toldText, nextText] = split(text);
+    const [toldReasoning, nextReasoning] = split(reasoning);
+    if (toldText !== "" || toldReasoning !== "") {
+      const value = create(ModelDeltaSchema, { text: toldText, reasoning: toldReasoning });
+      step.tell({ case: "modelDelta", value });
+      text = nextText;
+      reasoning = nextReasoning;
     }
+  }
+
+  /** What is told now, and what waits for what comes next. */
+  function split(gathered: string): readonly [string, string] {
+    const masked = redactor.text(gathered);
+    const end = masked.length - (isClosed ? 0 : redactor.unfinished(masked));
+    return [masked.slice(0, end), masked.slice(end)];
   }
 
   return {

@@ -9,6 +9,7 @@ import { createFakeClock, type FakeClock } from "../../../framework/test-support
 import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import type { StepContext } from "../engine/step.ts";
+import { createRedactor } from "../store/redact.ts";
 import { answerOutput } from "./answer-json.ts";
 import { createModelLoop, type ModelLoopOptions, type ModelTask } from "./loop.ts";
 import { createMemoryRun, DiedError, type MemoryRun } from "./test-support/memory-run.ts";
@@ -37,6 +38,8 @@ beforeAll(async () => {
 
 afterAll(() => close());
 
+const noSecrets = createRedactor(() => []);
+
 const FORECAST = toolNamed("weather", "GetForecast");
 const CITIES = toolNamed("weather", "ListCities");
 const DROP = toolNamed("vault", "DropEverything");
@@ -56,6 +59,7 @@ function taskOf({
     task: "What is the weather in Rome?",
     tools: create(ToolScopeSchema, tools),
     budget: budget && create(ModelBudgetSchema, budget),
+    retriesTurns: true,
     ...rest,
   };
 }
@@ -66,7 +70,15 @@ function setUp(
 ) {
   const gateway = scriptedGateway(script);
   const calling = recordingCalling();
-  const parts = { gateway, tools: registry, calling, searchToolsAbove: 20, clock, logger: silentLogger };
+  const parts = {
+    gateway,
+    tools: registry,
+    calling,
+    searchToolsAbove: 20,
+    redactor: noSecrets,
+    clock,
+    logger: silentLogger,
+  };
   const loop = createModelLoop({ ...parts, ...options });
   const work = (task: ModelTask) => async (context: StepContext) => {
     const { text } = await loop(task, context);

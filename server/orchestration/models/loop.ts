@@ -136,7 +136,7 @@ interface RecordedTurn extends Turn {
 }
 
 async function takeTurn(
-  { gateway, task, time, clock, context }: Conversation,
+  { gateway, task, time, clock, redactor, context }: Conversation,
   id: string,
   input: Omit<TurnRequest, "model">,
 ): Promise<RecordedTurn> {
@@ -146,7 +146,7 @@ async function takeTurn(
     if (step.attempt > 1) {
       step.tell({ case: "modelDelta", value: create(ModelDeltaSchema, { restarted: true }) });
     }
-    const deltas = createDeltas(step, clock);
+    const deltas = createDeltas(step, { clock, redactor });
     let turn: Turn;
     try {
       turn = await time.within(step.signal, (signal) =>
@@ -168,7 +168,7 @@ async function takeTurn(
     kind: "turn",
     target: model.name,
     timeoutMs: undefined,
-    retry: TURN_RETRY,
+    retry: task.retriesTurns ? TURN_RETRY : ONCE,
     execute,
   });
   // What is recorded under this id was made above, by this worker or another one.

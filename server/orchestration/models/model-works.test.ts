@@ -8,6 +8,7 @@ import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import { constantTemplate } from "../expressions/template.ts";
+import { createRedactor } from "../store/redact.ts";
 import { createModelWorks } from "./model-works.ts";
 import { createMemoryRun, DiedError } from "./test-support/memory-run.ts";
 import {
@@ -60,6 +61,7 @@ describe.each(PROTOCOLS)("a requirement over the %s protocol", (protocol) => {
       cache: undefined,
       settings: { searchToolsAbove: 20, uncachedAgents: new Set() },
       clock,
+      redactor: createRedactor(() => []),
       logger: silentLogger,
     });
     const run = createMemoryRun({ clock });
@@ -250,6 +252,7 @@ test("three models work side by side", async () => {
     cache: undefined,
     settings: { searchToolsAbove: 20, uncachedAgents: new Set() },
     clock: systemClock,
+    redactor: createRedactor(() => []),
     logger: silentLogger,
   });
   const outputs = ["one", "two", "three"].map((task) =>

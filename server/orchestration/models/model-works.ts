@@ -5,6 +5,7 @@ import { UsageSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.
 import type { Logger } from "pino";
 import type { OrchestrationSettings } from "../../config/orchestration.ts";
 import type { ToolCalling, Work, Works } from "../actions/action.ts";
+import type { Redactor } from "../store/redact.ts";
 import { createAgentWork } from "./agents.ts";
 import { createAnswerCache } from "./answer-cache.ts";
 import { answerOutput } from "./answer-json.ts";
@@ -21,6 +22,7 @@ export interface ModelWorksOptions {
   readonly calling: ToolCalling;
   /** Keeps the answers of agents. Undefined: nothing does. */
   readonly cache: ResponseCache | undefined;
+  readonly redactor: Redactor;
   readonly settings: Pick<OrchestrationSettings, "searchToolsAbove" | "uncachedAgents">;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -28,9 +30,9 @@ export interface ModelWorksOptions {
 
 /** The steps that models do. */
 export function createModelWorks(options: ModelWorksOptions): Pick<Works, "requirement" | "agent"> {
-  const { gateway, tools, calling, cache, settings, clock, logger } = options;
+  const { gateway, tools, calling, cache, redactor, settings, clock, logger } = options;
   const { searchToolsAbove, uncachedAgents } = settings;
-  const loop = createModelLoop({ gateway, tools, calling, searchToolsAbove, clock, logger });
+  const loop = createModelLoop({ gateway, tools, calling, searchToolsAbove, redactor, clock, logger });
 
   const requirement: Work<"requirement"> = async (action, input, context) => {
     const { text, spent } = await loop(
@@ -40,6 +42,7 @@ export function createModelWorks(options: ModelWorksOptions): Pick<Works, "requi
         task: String(input["text"] ?? ""),
         tools: action.tools,
         budget: action.budget,
+        retriesTurns: true,
       },
       context,
     );

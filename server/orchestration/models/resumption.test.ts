@@ -6,6 +6,7 @@ import type { Registry } from "../../registry/registry.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
 import { createEngine } from "../engine/driver.ts";
 import { type ClaimOptions, createMemoryRun } from "../engine/test-support/memory-journal.ts";
+import { createRedactor } from "../store/redact.ts";
 import { createModelWorks } from "./model-works.ts";
 import { scriptedGateway, testModel, wants } from "./test-support/scripted-gateway.ts";
 import { openTestRegistry, recordingCalling, registerTools } from "./test-support/test-tools.ts";
@@ -42,6 +43,7 @@ function setUp() {
         cache: undefined,
         settings: { searchToolsAbove: 20, uncachedAgents: new Set() },
         clock,
+        redactor: createRedactor(() => []),
         logger: silentLogger,
       }),
       tool: unused,

@@ -5,6 +5,7 @@ import { createFakeClock } from "../../../framework/test-support/fake-clock.ts";
 import type { Registry } from "../../registry/registry.ts";
 import { described, instance } from "../../registry/test-support/specs.ts";
 import { silentLogger } from "../../storage/silent-logger.ts";
+import { createRedactor } from "../store/redact.ts";
 import { createModelLoop } from "./loop.ts";
 import { createMemoryRun } from "./test-support/memory-run.ts";
 import {
@@ -40,7 +41,10 @@ beforeAll(async () => {
 afterAll(() => close());
 
 function allowed(scope?: MessageInitShape<typeof ToolScopeSchema>) {
-  return allowedTools(scope && create(ToolScopeSchema, scope), { tools: registry, logger: silentLogger });
+  return allowedTools(scope && create(ToolScopeSchema, scope), {
+    tools: registry,
+    logger: silentLogger,
+  });
 }
 
 async function namesOf(scope?: MessageInitShape<typeof ToolScopeSchema>): Promise<string[]> {
@@ -98,12 +102,26 @@ describe("among more than a thousand tools", () => {
     const clock = createFakeClock();
     const gateway = scriptedGateway(script);
     const calling = recordingCalling();
-    const parts = { tools: registry, calling, searchToolsAbove: 20, clock, logger: silentLogger };
+    const parts = {
+      tools: registry,
+      calling,
+      searchToolsAbove: 20,
+      clock,
+      redactor: createRedactor(() => []),
+      logger: silentLogger,
+    };
     const loop = createModelLoop({ gateway, ...parts });
     const run = createMemoryRun({ clock });
     const ask = (task: string) =>
       run.work(async (context) => {
-        const given = { model: testModel, instructions: "", task, tools: undefined, budget: undefined };
+        const given = {
+          model: testModel,
+          instructions: "",
+          task,
+          tools: undefined,
+          budget: undefined,
+          retriesTurns: true,
+        };
         return { output: (await loop(given, context)).text };
       });
     return { gateway, calling, run, ask };
@@ -210,11 +228,19 @@ test("providers get schemas and names in the forms that they accept", async () =
     calling,
     searchToolsAbove: 20,
     clock,
+    redactor: createRedactor(() => []),
     logger: silentLogger,
   });
   await createMemoryRun({ clock }).work(async (context) => {
     const tools = create(ToolScopeSchema, { names: ["weather.*"] });
-    const task = { model: gateway.find(""), instructions: "", task: "?", tools, budget: undefined };
+    const task = {
+      model: gateway.find(""),
+      instructions: "",
+      task: "?",
+      tools,
+      budget: undefined,
+      retriesTurns: true,
+    };
     return { output: (await loop(task, context)).text };
   });
   for (const { name, inputSchema } of gateway.requests[0]?.tools ?? []) {

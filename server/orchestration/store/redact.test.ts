@@ -20,6 +20,38 @@ test("what is too short to be a secret stays", () => {
   expect(text("a 12345")).toBe("a 12345");
 });
 
+test("a secret is found as JSON, URLs, forms and base64 spell it", () => {
+  const secret = 'p@ss "wörd"/+\n1';
+  const { text } = createRedactor(() => [secret]);
+  const form = new URLSearchParams({ key: secret }).toString();
+  const spelled = [
+    JSON.stringify({ key: secret }),
+    `key=${encodeURIComponent(secret)}`,
+    `key=${encodeURIComponent(secret).replaceAll(/%../g, (escaped) => escaped.toLowerCase())}`,
+    form,
+    Buffer.from(secret).toString("base64"),
+    Buffer.from(secret).toString("base64url"),
+  ];
+  expect(spelled.map((each) => text(each).replaceAll("=", ""))).toEqual([
+    '{"key":"***"}',
+    "key***",
+    "key***",
+    "key***",
+    "***",
+    "***",
+  ]);
+});
+
+test("a text that ends in the middle of a secret says so", () => {
+  const { unfinished, text } = createRedactor(() => ["bcabcabcd", "secret-of-ada"]);
+  expect([unfinished(""), unfinished("no"), unfinished("a sec"), unfinished("xabcabc")]).toEqual([
+    0, 0, 3, 5,
+  ]);
+  expect(unfinished("secret-of-ada")).toBe(0);
+  expect(unfinished(text("secret-of-ada"))).toBe(0);
+  expect(createRedactor(() => []).unfinished("abc")).toBe(0);
+});
+
 test("names in objects are replaced too, names of fields are not", () => {
   const { json, message } = createRedactor(() => ["labels", "createdBy"]);
   expect(json({ labels: ["labels", 1, null, { x: "my labels" }] })).toEqual({

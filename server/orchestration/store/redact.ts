@@ -20,6 +20,8 @@ const MIN_SECRET_LENGTH = 6;
 /** Takes the values of secrets out of what is told to people. Nothing is copied where there is no secret in it. */
 export interface Redactor {
   text(text: string): string;
+  /** How many characters at the end of a text may be the beginning of a secret, of which the rest is still to come. */
+  unfinished(text: string): number;
   /** Names in objects too. */
   json(value: JsonValue): JsonValue;
   /** In all its texts, however deep; what cannot be looked into is left out where it holds a secret. */
@@ -42,6 +44,7 @@ export function createRedactor(secrets: () => readonly string[]): Redactor {
 
   return {
     text: (text) => current()?.replace(text) ?? text,
+    unfinished: (text) => current()?.unfinished(text) ?? 0,
     json: (value) => {
       const present = current();
       return present === undefined ? value : redactJson(value, present);
@@ -60,15 +63,16 @@ export function createRedactor(secrets: () => readonly string[]): Redactor {
 
 interface Matcher {
   replace(text: string): string;
+  unfinished(text: string): number;
   isIn(bytes: Uint8Array): boolean;
 }
 
 /** Undefined: there is nothing to look for. */
 function matcherOf(secrets: readonly string[]): Matcher | undefined {
   // Of secrets that begin alike, the longer one is looked for first.
-  const wanted = [...new Set(secrets)]
-    .filter(({ length }) => length >= MIN_SECRET_LENGTH)
-    .toSorted((a, b) => b.length - a.length);
+  const wanted = [
+    ...new Set(secrets.filter(({ length }) => length >= MIN_SECRET_LENGTH).flatMap(spellings)),
+  ].toSorted((a, b) => b.length - a.length);
   if (wanted.length === 0) {
     return undefined;
   }
@@ -76,11 +80,37 @@ function matcherOf(secrets: readonly string[]): Matcher | undefined {
   const encoded = wanted.map((secret) => Buffer.from(secret));
   return {
     replace: (text) => text.replace(pattern, MASK),
+    unfinished: (text) => Math.max(...wanted.map((secret) => overlap(text, secret))),
     isIn(bytes) {
       const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       return encoded.some((secret) => buffer.includes(secret));
     },
   };
+}
+
+/** A secret as it is, and as it stands in JSON, in URLs and forms, and in base64, as in `Authorization: Basic`. */
+function spellings(secret: string): string[] {
+  const bytes = Buffer.from(secret);
+  const inUrl = encodeURIComponent(secret.toWellFormed());
+  return [
+    secret,
+    JSON.stringify(secret).slice(1, -1),
+    inUrl,
+    inUrl.replaceAll(/%[0-9A-F]{2}/g, (escaped) => escaped.toLowerCase()),
+    new URLSearchParams({ "": secret }).toString().slice(1),
+    bytes.toString("base64").replace(/=+$/, ""),
+    bytes.toString("base64url"),
+  ];
+}
+
+/** The longest end of a text that a secret begins with, and goes on after. */
+function overlap(text: string, secret: string): number {
+  for (let length = Math.min(text.length, secret.length - 1); length > 0; length--) {
+    if (text.endsWith(secret.slice(0, length))) {
+      return length;
+    }
+  }
+  return 0;
 }
 
 function redactJson(value: JsonValue, matcher: Matcher): JsonValue {
