@@ -57,11 +57,18 @@ export interface Claims {
    * Takes the run of a job that this worker has fetched. Undefined when there is nothing to do for the job: the run has
    * ended or was removed, or has another job by now.
    */
-  claim(job: ClaimableJob, worker: string): Promise<{ run: ClaimedRun; journal: Journal } | undefined>;
+  claim(job: ClaimableJob, worker: string): Promise<Claim | undefined>;
   /** Calls back for runs of this worker that were cancelled; may call more than once. Returns how to stop that. */
   onCancel(callback: (runId: string, by: string, message: string) => void): () => void;
   /** Calls back when an approval of a run was resolved, or may have been (undefined). Returns how to stop that. */
   onAnswer(callback: (runId: string | undefined) => void): () => void;
+}
+
+export interface Claim {
+  readonly run: ClaimedRun;
+  readonly journal: Journal;
+  /** Whether the worker that had it has died. */
+  readonly isTakeover: boolean;
 }
 
 export interface ClaimableJob {

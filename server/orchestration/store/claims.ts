@@ -8,7 +8,7 @@ import { type Kysely, type Selectable, sql } from "kysely";
 import { ClosedStreamError, type EventLog, UnknownStreamError } from "../../event-log/event-log.ts";
 import type { Database } from "../../storage/database.ts";
 import type { Tables } from "../../storage/tables.ts";
-import type { ClaimableJob, ClaimedRun, Claims, Journal, RecordedStep } from "../engine/journal.ts";
+import type { Claim, ClaimableJob, ClaimedRun, Claims, RecordedStep } from "../engine/journal.ts";
 import type { StepEnd } from "../engine/step.ts";
 import type { RunJobs } from "../jobs.ts";
 import type { RunsTable } from "../tables.ts";
@@ -155,7 +155,7 @@ export function createClaims(options: ClaimsOptions): Claims {
         taken = updated;
       },
     });
-    return { row: taken, lastSequence };
+    return { row: taken, lastSequence, isTakeover: takeover };
   }
 
   return {
@@ -192,6 +192,7 @@ export function createClaims(options: ClaimsOptions): Claims {
 interface TakenRun {
   readonly row: ClaimableRow;
   readonly lastSequence: number;
+  readonly isTakeover: boolean;
 }
 
 /** Whoever had the run with an earlier fetch of its job has died or let go of it. */
@@ -204,8 +205,8 @@ function isClaimable(row: ClaimableRow, job: ClaimableJob, worker: string): bool
 async function open(
   kysely: Kysely<Tables>,
   options: JournalOptions,
-  { row, lastSequence }: TakenRun,
-): Promise<{ run: ClaimedRun; journal: Journal }> {
+  { row, lastSequence, isTakeover }: TakenRun,
+): Promise<Claim> {
   const rows = await readAllSteps(kysely, row.number);
   const usage = fromBinary(UsageSchema, row.usage);
   // What only claiming needs is not kept in mind.
@@ -236,7 +237,7 @@ async function open(
     usage,
     retryOf: row.retry_of,
   };
-  return { run, journal };
+  return { run, journal, isTakeover };
 }
 
 async function readAllSteps(kysely: Kysely<Tables>, run: string): Promise<readonly StepRow[]> {

@@ -44,9 +44,9 @@ async function openJobs(): Promise<RunJobs> {
   return opened;
 }
 
-async function send(runId: string): Promise<string> {
+async function send(runId: string, depth = 0): Promise<string> {
   const id = randomUUID();
-  await database.kysely.transaction().execute((transaction) => jobs.send(transaction, { id, runId }));
+  await database.kysely.transaction().execute((transaction) => jobs.send(transaction, { id, runId, depth }));
   return id;
 }
 
@@ -88,7 +88,9 @@ function start(
     name: randomUUID(),
     claims: {
       claim: async (job) =>
-        options.ended?.has(job.runId) ? undefined : { run: bareRun(job.runId), journal: noJournal },
+        options.ended?.has(job.runId)
+          ? undefined
+          : { run: bareRun(job.runId), journal: noJournal, isTakeover: false },
       onCancel(callback) {
         cancels.add(callback);
         return () => cancels.delete(callback);
@@ -173,6 +175,43 @@ describe("a worker", () => {
       await expect.poll(() => jobState(id)).toBe("completed");
     }
     expect(new Set(part.drives.map(({ runId }) => runId)).size).toBe(30);
+  });
+
+  it("takes another run while one only waits for runs that it has started", async () => {
+    const part = start({ max: 1 });
+    await send("parent");
+    const parent = await part.next();
+    await send("stranger");
+    await send("child", 1);
+    parent.control.onIdle?.(true);
+    const child = await part.next();
+    expect(child.runId).toBe("child");
+    child.end("finished");
+    const stranger = await part.next();
+    parent.control.onIdle?.(false);
+    stranger.end("finished");
+    await send("last");
+    await expect.poll(() => part.worker.active).toBe(1);
+    expect(part.drives).toHaveLength(3);
+    parent.end("finished");
+    expect((await part.next()).runId).toBe("last");
+  });
+
+  it("has no more than ten times as many that only wait, and then takes those that others wait for", async () => {
+    const part = start({ max: 1 });
+    for (let number = 1; number <= 11; number++) {
+      await send(`parent-${number}`);
+    }
+    for (let number = 1; number <= 10; number++) {
+      (await part.next()).control.onIdle?.(true);
+    }
+    await send("child", 1);
+    const child = await part.next();
+    expect(child.runId).toBe("child");
+    child.end("finished");
+    await expect.poll(() => part.worker.active).toBe(10);
+    part.drives[0]?.end("finished");
+    expect((await part.next()).runId).toBe("parent-11");
   });
 
   it("has nothing to do for a run that has ended", async () => {
@@ -351,7 +390,7 @@ describe("a worker", () => {
 function bound(real: RunJobs): RunJobs {
   return {
     send: (transaction, job) => real.send(transaction, job),
-    fetch: (limit) => real.fetch(limit),
+    fetch: (limit, minDepth) => real.fetch(limit, minDepth),
     touch: (touched) => real.touch(touched),
     complete: (job) => real.complete(job),
     release: (job, startAfter) => real.release(job, startAfter),

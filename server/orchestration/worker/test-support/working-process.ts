@@ -29,7 +29,7 @@ async function claim(job: ClaimableJob) {
     WHERE id = ${job.runId} AND job_id = ${job.id} AND ended_by IS NULL RETURNING epoch
   `.execute(kysely);
   const [row] = rows;
-  return row && { run: { ...bareRun(job.runId), epoch: row.epoch }, journal: noJournal };
+  return row && { run: { ...bareRun(job.runId), epoch: row.epoch }, journal: noJournal, isTakeover: false };
 }
 
 /** Counts by one, unless another worker has the run. */
