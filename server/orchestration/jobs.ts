@@ -11,14 +11,20 @@ export interface RunJobs {
    * Adds a job in the caller's transaction and wakes workers when it is committed.
    *
    * @param job.id a new UUID
+   * @param job.depth how many runs wait for this one; default: 0
    * @param job.startAfter when it can be fetched, in milliseconds since 1970; default: now
    */
   send(
     transaction: Transaction<Tables>,
-    job: { readonly id: string; readonly runId: string; readonly startAfter?: number | undefined },
+    job: {
+      readonly id: string;
+      readonly runId: string;
+      readonly depth?: number | undefined;
+      readonly startAfter?: number | undefined;
+    },
   ): Promise<void>;
-  /** At most `limit` jobs, the oldest first. */
-  fetch(limit: number): Promise<readonly ClaimableJob[]>;
+  /** At most `limit` jobs, from `minDepth` on: the deepest first, since others wait for them, then the oldest. */
+  fetch(limit: number, minDepth?: number): Promise<readonly ClaimableJob[]>;
   /** Says that this worker lives. Returns the ids of those that are still its own; the others are other workers'. */
   touch(jobs: readonly ClaimableJob[]): Promise<ReadonlySet<string>>;
   /** Nothing more is to be done for it. Changes nothing when it is no longer this worker's; nor does `release`. */

@@ -58,6 +58,8 @@ export interface Runs {
   requested(run: Pick<NewRun, "principal" | "request">): Promise<Run | undefined>;
   /** Who started it. Throws NOT_FOUND. */
   owner(runId: string): Promise<string>;
+  /** On whose behalf it runs. Throws NOT_FOUND. */
+  principal(runId: string): Promise<Principal>;
   /** The run when it has ended, or as it is after `ms`. */
   waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<Run>;
   list(filter: RunFilter | undefined, page: PageRequest): Promise<Page<Run>>;
@@ -106,7 +108,7 @@ class RepeatedRequestError extends Error {}
 export function createRuns(options: RunsOptions): Runs {
   const { database, eventLog, jobs, announcements, redactor, encoder, clock, maxQueuedRuns } = options;
   const { kysely } = database;
-  const { get, source, pinned, owner, list, listSteps } = createRunQueries(database, redactor);
+  const { get, source, pinned, owner, principal, list, listSteps } = createRunQueries(database, redactor);
 
   async function requested(run: Pick<NewRun, "principal" | "request">): Promise<Run | undefined> {
     const known = await findRequested(kysely, run);
@@ -132,7 +134,7 @@ export function createRuns(options: RunsOptions): Runs {
           if (!(await insertRun(transaction, { run, first, jobId, maxQueuedRuns, taken }))) {
             throw new RepeatedRequestError();
           }
-          await jobs.send(transaction, { id: jobId, runId: first.id });
+          await jobs.send(transaction, { id: jobId, runId: first.id, depth: run.parent?.depth });
         },
       });
     } catch (error) {
@@ -198,6 +200,7 @@ export function createRuns(options: RunsOptions): Runs {
     pinned,
     requested,
     owner,
+    principal,
     waitForEnd,
     list,
     listSteps,

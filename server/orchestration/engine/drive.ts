@@ -8,9 +8,10 @@ import type { Scope, StepScope } from "../expressions/expression.ts";
 import type { PlanFanOut, PlanStep, RunPlan } from "../plan.ts";
 import { createApprovals } from "./approvals.ts";
 import type { EngineOptions } from "./driver.ts";
-import { ReleasedError } from "./engine.ts";
+import { ReleasedError, type RunControl } from "./engine.ts";
 import { collectItems, evaluateItems } from "./fan-out.ts";
 import type { StepAbout } from "./finished-step.ts";
+import { createIdling } from "./idling.ts";
 import type { ClaimedRun, Journal, RunEnd } from "./journal.ts";
 import { jsonBytes } from "./json-bytes.ts";
 import { createOutputBudget } from "./output-budget.ts";
@@ -54,7 +55,12 @@ export interface Drive {
   partialOutput(): ReturnType<typeof outputOfFailed>;
 }
 
-export function createDrive(run: ClaimedRun, plan: RunPlan, journal: Journal, options: EngineOptions): Drive {
+export function createDrive(
+  run: ClaimedRun,
+  plan: RunPlan,
+  journal: Journal,
+  options: EngineOptions & Pick<RunControl, "onIdle">,
+): Drive {
   const { works, clock, logger, random, maxRunBytes } = options;
   const schedule = createSchedule(plan.steps);
   const base = runScope(run);
@@ -62,6 +68,7 @@ export function createDrive(run: ClaimedRun, plan: RunPlan, journal: Journal, op
   const ended = new Map<string, StepScope>();
   const failures = new Map<string, Status>();
   const room = pLimit(plan.maxConcurrency);
+  const idling = createIdling(options.onIdle);
   const stopped = new AbortController();
   const { signal } = stopped;
   const { promise: verdict, resolve } = Promise.withResolvers<Verdict>();
@@ -331,7 +338,10 @@ export function createDrive(run: ClaimedRun, plan: RunPlan, journal: Journal, op
       deadline: run.deadline,
       attemptDeadline: undefined,
       // Computing takes no time that others could use.
-      room: step.action.kind === "value" ? (work) => work() : (work) => room(work),
+      room:
+        step.action.kind === "value"
+          ? (work) => work()
+          : (work) => room(() => idling.during(step.action.kind, work)),
       wait: (until) => parking.wait(until, sleepUntil(until, clock, signal)),
       spend: () => {},
       fallback: fallbackOf(step, scope, works),

@@ -47,7 +47,7 @@ export function createEngine(options: EngineOptions): Engine {
       await journal.finish({ state: "failed", error });
       return "finished";
     }
-    const drive = createDrive(run, plan, journal, options);
+    const drive = createDrive(run, plan, journal, { ...options, onIdle: control.onIdle });
     const obey = () => drive.stop(verdictOf(control.signal.reason), control.signal.reason);
     const stopListening = control.onAnswer(drive.look);
     control.signal.addEventListener("abort", obey, { once: true });

@@ -15,6 +15,11 @@ export interface RunControl {
   readonly signal: AbortSignal;
   /** Calls back when an approval of this run may have been resolved. Returns how to stop that. */
   onAnswer(callback: () => void): () => void;
+  /**
+   * Told when the run comes to do nothing but wait for runs and test runs that it has started, and when it goes on:
+   * whoever drives it may drive another one meanwhile. Default: nobody is told.
+   */
+  readonly onIdle?: ((isIdle: boolean) => void) | undefined;
 }
 
 /** Somebody wants the run to stop. */

@@ -66,7 +66,7 @@ export async function resolveApproval(
     // Locked, so that the run is either let go of with the answer seen, or found to have been let go of.
     const run = await transaction
       .selectFrom("runs")
-      .select(["number", "state"])
+      .select(["number", "state", "depth"])
       .where("id", "=", storable(runId))
       .forUpdate()
       .executeTakeFirst();
@@ -97,7 +97,7 @@ export async function resolveApproval(
         .set({ state: RunState.QUEUED, job_id: jobId, job_retry: null })
         .where("number", "=", run.number)
         .execute();
-      await jobs.send(transaction, { id: jobId, runId });
+      await jobs.send(transaction, { id: jobId, runId, depth: run.depth });
     } else {
       await announce(transaction, { kind: "answer", runId });
     }

@@ -444,7 +444,8 @@ class RunJournal implements Journal {
           throw new AnsweredError();
         }
         if (jobId !== undefined) {
-          await jobs.send(transaction, { id: jobId, runId: this.#row.id, startAfter: until });
+          const { id: runId, depth } = this.#row;
+          await jobs.send(transaction, { id: jobId, runId, depth, startAfter: until });
         }
       });
     } catch (error) {

@@ -105,13 +105,14 @@ class PgBossJobs implements RunJobs {
 
   async send(
     transaction: Transaction<Tables>,
-    { id, runId, startAfter }: { id: string; runId: string; startAfter?: number | undefined },
+    { id, runId, depth = 0, startAfter }: Parameters<RunJobs["send"]>[1],
   ): Promise<void> {
     const sent = await this.#boss.send(
       QUEUE,
       { runId },
       {
         id,
+        priority: depth,
         db: fromKysely(transaction),
         ...(startAfter !== undefined && { startAfter: new Date(startAfter) }),
       },
@@ -124,11 +125,14 @@ class PgBossJobs implements RunJobs {
     }
   }
 
-  async fetch(limit: number): Promise<readonly ClaimableJob[]> {
+  async fetch(limit: number, minDepth = 0): Promise<readonly ClaimableJob[]> {
     if (limit < 1) {
       return [];
     }
-    const jobs = await this.#boss.fetch<{ runId: string }>(QUEUE, { batchSize: limit });
+    const jobs = await this.#boss.fetch<{ runId: string }>(QUEUE, {
+      batchSize: limit,
+      minPriority: minDepth,
+    });
     return jobs.map(({ id, data, retryCount }) => ({ id, runId: data.runId, retryCount }));
   }
 

@@ -12,6 +12,8 @@ const TOUCH_MS = 3_000;
 const HELD_MS = 9_000;
 /** How often it looks at these times. */
 const TICK_MS = 1_000;
+/** How many runs a worker has, with those that only wait for others, in terms of those that it works on. */
+const MAX_HELD = 10;
 /** How many jobs are fetched at once: several replicas that are woken together share what there is. */
 const FETCHED_AT_ONCE = 10;
 /** How long runs may take to let go when the worker drains. */
@@ -52,6 +54,8 @@ interface Held {
   readonly controller: AbortController;
   /** When it was last certain that the job is this worker's, by the monotonic clock. */
   heldAt: number;
+  /** It only waits for runs that it has started. They may have to be worked on here, so that it takes nobody's place. */
+  isIdle: boolean;
 }
 
 class RunWorker implements Worker {
@@ -140,7 +144,7 @@ class RunWorker implements Worker {
     this.#isFetching = true;
     try {
       while (this.#mayBeMore && !this.#isDraining) {
-        const room = Math.min(this.#options.maxConcurrentRuns - this.#held.size, FETCHED_AT_ONCE);
+        const room = Math.min(this.#room(), FETCHED_AT_ONCE);
         if (room < 1) {
           return;
         }
@@ -157,14 +161,25 @@ class RunWorker implements Worker {
     }
   }
 
+  /** How many runs it may work on besides those that it has. */
+  #room(): number {
+    let left = this.#options.maxConcurrentRuns;
+    for (const { isIdle } of this.#held) {
+      left -= isIdle ? 0 : 1;
+    }
+    return left;
+  }
+
   /** Returns how many runs there were to work on. */
   async #fetch(limit: number): Promise<number> {
-    const { jobs, clock } = this.#options;
+    const { jobs, clock, maxConcurrentRuns } = this.#options;
     const heldAt = clock.monotonic();
-    const fetched = await jobs.fetch(limit);
+    // With very many that wait, only those that are waited for.
+    const minDepth = this.#held.size >= MAX_HELD * maxConcurrentRuns ? 1 : 0;
+    const fetched = await jobs.fetch(limit, minDepth);
     this.#isAway = false;
     for (const job of fetched) {
-      void this.#work({ job, controller: new AbortController(), heldAt });
+      void this.#work({ job, controller: new AbortController(), heldAt, isIdle: false });
     }
     return fetched.length;
   }
@@ -199,7 +214,8 @@ class RunWorker implements Worker {
   }
 
   /** Whether the job is done, or is to be another worker's. */
-  async #drive({ job, controller }: Held): Promise<"done" | "released"> {
+  async #drive(held: Held): Promise<"done" | "released"> {
+    const { job, controller } = held;
     const { claims, engine, name } = this.#options;
     const { signal } = controller;
     if (isReleased(signal)) {
@@ -211,6 +227,12 @@ class RunWorker implements Worker {
     }
     const outcome = await engine.drive(claimed.run, claimed.journal, {
       signal,
+      onIdle: (isIdle) => {
+        held.isIdle = isIdle;
+        if (isIdle) {
+          this.#fetchSoon();
+        }
+      },
       onAnswer: (callback) =>
         claims.onAnswer((runId) => {
           if (runId === undefined || runId === job.runId) {
