@@ -17,6 +17,24 @@ import { startTestApp, type TestApp } from "./support/test-app.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
+const GREET = `
+name: greet
+input_schema:
+  type: object
+  required: [names]
+  properties:
+    names: { type: array, items: { type: string }, description: Who is greeted }
+steps:
+  - id: greetings
+    for_each: { items: "\${ input.names }" }
+    value: "Hello, \${ item }!"
+  - id: gate
+    approval: { message: "Greet \${ size(steps.greetings.output) }?" }
+output:
+  greetings: \${ steps.greetings.output }
+  said: \${ steps.gate.output.comment }
+`;
+
 let cli: BundledCli;
 let app: TestApp;
 let service: Server;
@@ -202,6 +220,58 @@ describe("a registration that cannot work", () => {
     const { code, stderr } = await run("register", "no spaces", "127.0.0.1:1");
     expect(code).toBe(5);
     expect(stderr).toContain("service.name");
+  });
+});
+
+describe("a workflow that is kept from the command line", () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "toolplane-cli-workflow-"));
+    await writeFile(join(folder, "greet.yaml"), GREET);
+    await writeFile(join(folder, "grader.yaml"), "name: grader\nprompt: You grade.\ntools: { none: true }\n");
+    await run("workflow", "put", join(folder, "greet.yaml"));
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  it("is shown with its input, and with a command that runs it", async () => {
+    const { stdout } = await run("workflow", "show", "greet");
+    expect(stdout).toMatch(/names +list of string +required +Who is greeted/);
+    expect(stdout).toContain("Run it: toolplane workflow run greet 'names:=");
+  });
+
+  it("has wrong input refused in the words in which it is written", async () => {
+    expect(await run("workflow", "run", "greet")).toMatchObject({
+      code: 5,
+      stdout: "",
+      stderr: "✗ The input is not valid\n  names  is required\n",
+    });
+  });
+
+  it("asks, is answered, and says how to answer only where that is still needed", async () => {
+    const id = (await run("workflow", "run", "greet", 'names:=["Ada"]', "--detach")).stdout.trim();
+    const hint = `toolplane run approve ${id.slice(0, 8)} gate`;
+    await expect.poll(async () => (await run("run", "show", id)).stdout).toMatch(/\? approval +gate/);
+    const watch = cli.start(["run", "watch", id], { url: app.url });
+    const watched = text(watch.stdout);
+
+    const approved = await run("run", "approve", id, "--comment", "fine");
+    expect(approved).toMatchObject({
+      code: 0,
+      stderr: `  See it go on: toolplane run watch ${id.slice(0, 8)}\n`,
+    });
+    expect(await watched).toContain("✓ succeeded  workflow greet v1");
+    expect((await run("run", "output", id)).stdout).toBe('{"greetings":["Hello, Ada!"],"said":"fine"}\n');
+    const { stdout } = await run("run", "watch", id);
+    expect(stdout).toContain("? approval   gate  Greet 1?");
+    expect(stdout).not.toContain(hint);
+  });
+
+  it("goes with an agent that is kept as YAML", async () => {
+    expect(await run("agent", "put", join(folder, "grader.yaml"))).toMatchObject({
+      code: 0,
+      stdout: "✓ Kept grader v1\n",
+    });
+    expect((await run("agent", "run", "grader", "hello")).stderr).toContain("OPENAI_BASE_URL");
   });
 });
 

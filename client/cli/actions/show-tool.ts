@@ -1,15 +1,13 @@
-import type { JsonObject } from "@bufbuild/protobuf";
 import { GetToolResponseSchema } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { Idempotency, type Tool } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { ShowToolOptions } from "../commands/tools.ts";
 import type { Context } from "../context.ts";
-import { renderColumns } from "../output/columns.ts";
 import { renderFacts, section } from "../output/facts.ts";
 import { formatDuration } from "../output/format.ts";
+import { renderSchema } from "../output/schema.ts";
 import { answersWithStream, streamingName, takesStream, toolKindName } from "../output/states.ts";
 import { oneLine, printable, proseWidth, wrap } from "../output/text-width.ts";
 import { exampleCall } from "../schema/example-call.ts";
-import { schemaRows, wholeValue } from "../schema/schema-rows.ts";
 
 export async function showTool(context: Context, name: string, options: ShowToolOptions): Promise<undefined> {
   const { registry } = await context.connect();
@@ -61,39 +59,6 @@ function renderTool(context: Context, tool: Tool): string {
     ),
     ...section(paint, "Example", `  ${paint.dim("$")} ${oneLine(exampleCall(tool))}`),
   ].join("\n");
-}
-
-function renderSchema(context: Context, schema: JsonObject | undefined, isInput: boolean): string {
-  const { paint } = context;
-  const rows = schemaRows(schema ?? {});
-  if (rows.length === 0) return renderWhole(context, schema) ?? paint.dim(isInput ? "  none" : "  empty");
-  return renderColumns(
-    [
-      { title: "NAME" },
-      { title: "TYPE", minWidth: 14 },
-      { title: isInput ? "REQUIRED" : "" },
-      { title: "DESCRIPTION", minWidth: 24, wraps: true },
-    ],
-    rows.map(({ path, type, need, description }) => [
-      { text: path, style: paint.bold },
-      { text: type, style: paint.cyan },
-      isInput ? need : "",
-      description,
-    ]),
-    context.columns("  "),
-  );
-}
-
-/** A message that is no object with fields: it is a value itself, such as a time or any JSON. */
-function renderWhole(context: Context, schema: JsonObject | undefined): string | undefined {
-  const { paint } = context;
-  const value = schema === undefined ? undefined : wholeValue(schema);
-  if (value === undefined) return undefined;
-  return renderColumns(
-    [{ title: "TYPE" }, { title: "DESCRIPTION", minWidth: 24, wraps: true }],
-    [[{ text: value.type, style: paint.cyan }, value.description]],
-    context.columns("  "),
-  );
 }
 
 function idempotencyText(idempotency: Idempotency): string {

@@ -147,7 +147,10 @@ function unreachable(url: string, cause: string): ErrorReport {
 /** What fields that are wrong have in common; each of them is shown below. */
 function fieldsHeadline(fields: readonly { field: string }[]): string {
   const areArguments = fields.every(({ field }) => /^(call\.)?argument/.test(field));
-  return areArguments ? "The arguments are not valid" : "The request is not valid";
+  if (areArguments) return "The arguments are not valid";
+  return fields.every(({ field }) => INPUT.test(field))
+    ? "The input is not valid"
+    : "The request is not valid";
 }
 
 /** Whether the message has no more to say than the fields; what a backend writes into it may be its own words. */
@@ -213,9 +216,13 @@ function toViolation(detail: { description: string } & ({ field: string } | { su
   };
 }
 
-/** A field of a call's arguments as the user has written it. */
+/** The input of a workflow, as the server names its fields. */
+const INPUT = /^source\.workflow\.input(\.|$)/;
+
+/** A field of a call's arguments, or of a workflow's input, as the user has written it. */
 function asWritten(field: string): string {
-  return field.replace(/^(call\.)?(arguments\.?|argument_stream(?=\[))/, "");
+  if (field === "source.workflow.input") return "input";
+  return field.replace(INPUT, "").replace(/^(call\.)?(arguments\.?|argument_stream(?=\[))/, "");
 }
 
 function sentence(message: string, code: Code): string {

@@ -15,12 +15,23 @@ const MAX_LINE = 4_000;
 /** How many models may be in the middle of a line at once; beyond that, what they have begun is left out. */
 const MAX_OPEN = 10_000;
 
-/** Turns the events of a run to lines for a pipe or a log: one an event, and one for every line that a model writes. */
-export function createEventLines(terminal: Terminal, runId: string): (event: RunEvent) => string[] {
+/** How a question of a run is answered. */
+export function answerHint(runId: string, path: string): string {
+  const words = `${shortRunId(runId)} ${oneLine(path)}`;
+  return `toolplane run approve ${words}    or: toolplane run reject ${words}`;
+}
+
+/**
+ * Turns the events of a run to lines for a pipe or a log: one an event, and one for every line that a model writes. Of what
+ * is told from the past, questions may be answered by now: how to answer is left out.
+ */
+export function createEventLines(
+  terminal: Terminal,
+  runId: string,
+): (event: RunEvent, isPast?: boolean) => string[] {
   /** By path, the line that a model has not ended yet. */
   const open = new Map<string, string>();
   const { paint } = terminal;
-  const id = shortRunId(runId);
 
   function line(event: RunEvent, what: Exclude<Cell, string>, ...parts: string[]): string {
     const time = event.time === undefined ? "" : formatClock(timestampMs(event.time));
@@ -50,7 +61,7 @@ export function createEventLines(terminal: Terminal, runId: string): (event: Run
     return written(event, rest);
   }
 
-  return (event) => {
+  return (event, isPast = false) => {
     const { kind } = event;
     switch (kind.case) {
       case "created":
@@ -102,7 +113,7 @@ export function createEventLines(terminal: Terminal, runId: string): (event: Run
       case "approvalRequested":
         return [
           line(event, { text: "? approval", style: paint.yellow }, kind.value.message),
-          `  toolplane run approve ${id} ${oneLine(event.path)}    or: toolplane run reject ${id} ${oneLine(event.path)}`,
+          ...(isPast ? [] : [`  ${answerHint(runId, event.path)}`]),
         ];
       case "approvalResolved": {
         const { approved, by, comment } = kind.value;

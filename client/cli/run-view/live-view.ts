@@ -3,6 +3,7 @@ import { shortRunId } from "../../reporting/run-id.ts";
 import { formatMs } from "../output/format.ts";
 import { oneLine, truncate } from "../output/text-width.ts";
 import type { Terminal } from "../terminal.ts";
+import { answerHint } from "./event-lines.ts";
 import { isEndedStep, type RunTree } from "./run-tree.ts";
 import { runState, runTitle, usageText } from "./states.ts";
 import { fitLine, renderTree } from "./tree-lines.ts";
@@ -79,14 +80,10 @@ function elapsedText({ startedAt, endedAt }: RunTree, now: number): string {
 function approvalLines(paint: Terminal["paint"], { approvals, run }: RunTree, width: number): string[] {
   const shown = [...approvals.values()].slice(0, MAX_APPROVALS);
   const hidden = approvals.size - shown.length;
-  const id = shortRunId(run?.id ?? "");
   return [
     ...shown.flatMap(({ path, message }) => [
       paint.yellow(truncate(`? ${oneLine(path)} asks: ${oneLine(message)}`, width)),
-      truncate(
-        `  toolplane run approve ${id} ${oneLine(path)}    or: toolplane run reject ${id} ${oneLine(path)}`,
-        width,
-      ),
+      truncate(`  ${answerHint(run?.id ?? "", path)}`, width),
     ]),
     ...(hidden === 0 ? [] : [paint.dim(`  … ${hidden.toLocaleString("en")} more questions`)]),
   ];

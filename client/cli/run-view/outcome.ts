@@ -7,6 +7,7 @@ import { isJsonObject } from "../input/json-text.ts";
 import { count, formatMs, timestampMs } from "../output/format.ts";
 import { oneLine } from "../output/text-width.ts";
 import type { Terminal } from "../terminal.ts";
+import { answerHint } from "./event-lines.ts";
 import { isEndedStep, parentPath, type RunTree } from "./run-tree.ts";
 import { errorText, runState, runTitle, usageText } from "./states.ts";
 
@@ -33,14 +34,14 @@ export function renderOutcome({ paint }: Terminal, run: Run, tree?: RunTree): st
       ...(time === "" ? [] : [`in ${time}`]),
     ].join("  "),
     ...(error === "" ? [] : [`  ${run.state === RunState.FAILED ? paint.red(error) : error}`]),
-    ...(tree === undefined ? [] : failureLines(paint, tree)),
+    ...(tree === undefined ? [] : failureLines(paint, tree, run.error?.message ?? "")),
     ...(usage === "" ? [] : [paint.dim(`  ${usage}`)]),
     paint.dim(
       `  run ${oneLine(run.id)}${run.retryOf === "" ? "" : `, goes on from ${oneLine(run.retryOf)}`}`,
     ),
     ...run.pendingApprovals.flatMap(({ path, message }) => [
       paint.yellow(`  ? ${oneLine(path)} asks: ${oneLine(message)}`),
-      `    toolplane run approve ${id} ${oneLine(path)}    or: toolplane run reject ${id} ${oneLine(path)}`,
+      `    ${answerHint(run.id, path)}`,
     ]),
     ...(run.state === RunState.FAILED || run.state === RunState.CANCELLED
       ? [paint.dim(`  Go on where it ended: toolplane run retry ${id}`)]
@@ -55,13 +56,19 @@ export function runTime({ startTime, createTime, endTime }: Run): string {
   return formatMs(Math.max(0, timestampMs(endTime) - timestampMs(begin)));
 }
 
-/** Steps that made the run fail. What went wrong below a step that succeeded all the same is left out. */
-function failureLines(paint: Terminal["paint"], tree: RunTree): string[] {
+/**
+ * Steps that made the run fail. What went wrong below a step that succeeded all the same is left out, and so is a step whose
+ * failure is that of the run, word for word.
+ */
+function failureLines(paint: Terminal["paint"], tree: RunTree, told: string): string[] {
   const rootOf = (path: string): string => {
     const above = parentPath(path);
     return above === undefined || above === "" ? path : rootOf(above);
   };
-  const failed = [...tree.roots.values()].filter(({ state }) => state === StepState.FAILED);
+  const failed = [...tree.roots.values()].filter(
+    ({ state, path, error }) =>
+      state === StepState.FAILED && !(error !== undefined && told === `step "${path}": ${error.message}`),
+  );
   const nested = tree.failures.filter(({ path }) => {
     const root = tree.roots.get(rootOf(path));
     return (

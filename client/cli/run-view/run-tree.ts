@@ -227,6 +227,13 @@ export function takeStep(tree: RunTree, step: RunStep): void {
   if (node !== undefined) describe(node, step);
 }
 
+/** Takes in what a run waits for, for a tree of a run that is not watched. */
+export function takeApproval(tree: RunTree, approval: Approval): void {
+  tree.approvals.set(approval.path, approval);
+  const node = nodeAt(tree, approval.path);
+  if (node !== undefined) node.approval = approval;
+}
+
 export function isEndedStep(state: StepState): boolean {
   switch (state) {
     case StepState.SUCCEEDED:

@@ -184,7 +184,9 @@ describe("the events of a run as lines", () => {
       ["", { case: "cancelRequested", value: { by: "ada", message: "enough" } }],
       ["", { case: "finished", value: aRun({ state: RunState.CANCELLED }) }],
     ]);
-    const lines = events.flatMap(linesOf).map((line) => line.replace(/^\d\d:\d\d:\d\d {2}/, ""));
+    const lines = events
+      .flatMap((event) => linesOf(event))
+      .map((line) => line.replace(/^\d\d:\d\d:\d\d {2}/, ""));
     expect(lines).toEqual([
       `○ queued     workflow nightly v3  run ${RUN_ID}`,
       "● running    taken over from a worker that died  worker w2",

@@ -21,6 +21,17 @@ export function exampleCall(tool: Tool): string {
   return ["toolplane call", name, ...pairs].join(" ");
 }
 
+/** The command that runs a workflow, with input that its schema allows. */
+export function exampleRun(name: string, schema: JsonObject | undefined): string {
+  const root = schema ?? {};
+  const input = exampleObject(resolveSchema(root, root), { root, values: 0 }, 0);
+  return [
+    "toolplane workflow run",
+    name,
+    ...Object.entries(input).map(([key, value]) => pair(key, value)),
+  ].join(" ");
+}
+
 /** How many optional arguments an example shows where none is required. */
 const OPTIONAL_SHOWN = 3;
 

@@ -1,9 +1,5 @@
-import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
-import {
-  type Agent,
-  AgentSchema,
-  type ToolScope,
-} from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
+import { create } from "@bufbuild/protobuf";
+import { AgentSchema, type ToolScope } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import {
   DeleteAgentResponseSchema,
   ListAgentsResponseSchema,
@@ -12,9 +8,7 @@ import {
 import type { PutAgentOptions } from "../../commands/agent.ts";
 import type { Context } from "../../context.ts";
 import { parseCount } from "../../input/choices.ts";
-import { isJsonObject } from "../../input/json-text.ts";
 import { parseLimit } from "../../input/limit.ts";
-import { readText } from "../../input/read.ts";
 import { renderColumns } from "../../output/columns.ts";
 import { renderFacts, section } from "../../output/facts.ts";
 import { count, firstSentence, formatAge, formatDuration } from "../../output/format.ts";
@@ -128,7 +122,8 @@ export async function putAgent(
   file: string,
   { etag = "" }: PutAgentOptions,
 ): Promise<undefined> {
-  const agent = await readAgent(context, file);
+  const { readAgent } = await import("../../input/agent.ts");
+  const agent = await readAgent(context.io, file);
   const { orchestration } = await context.connect();
   const response = await orchestration.putAgent({ agent, etag }, { signal: context.io.signal });
   if (context.json || response.agent === undefined) {
@@ -147,31 +142,6 @@ export async function deleteAgent(context: Context, name: string): Promise<undef
   if (context.json) return void (await context.printMessage(DeleteAgentResponseSchema, response));
   const { paint } = context;
   await context.print(`${paint.green("✓")} Forgot ${paint.bold(oneLine(name))}`);
-}
-
-/** Reads an agent from YAML, of which JSON is a part. */
-async function readAgent({ io }: Context, file: string): Promise<Agent> {
-  const name = file === "-" ? "Stdin" : file;
-  const text = await readText(file, io);
-  const { parseDocument } = await import("yaml");
-  const document = parseDocument(text, { prettyErrors: true });
-  const [error] = document.errors;
-  if (error !== undefined) {
-    const [{ line, col } = { line: 1, col: 1 }] = error.linePos ?? [];
-    throw new UsageError(`${name}:${line}:${col}: ${error.message.split("\n", 1)[0] ?? ""}`);
-  }
-  try {
-    // Without aliases there is no document that is small as text and huge as a value.
-    const value: JsonValue = document.toJS({ maxAliasCount: 100 });
-    if (!isJsonObject(value)) throw new Error("an agent is an object with a name and a prompt");
-    return fromJson(AgentSchema, value);
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new UsageError(
-      `${name} is no agent: ${why}`,
-      'Write at least a name and a prompt, such as {"name": "reviewer", "prompt": "You review changes."}.',
-    );
-  }
 }
 
 /** Which tools an agent may use, in words. */

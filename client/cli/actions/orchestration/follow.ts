@@ -14,7 +14,7 @@ import { onKey } from "../../input/on-key.ts";
 import { timestampMs } from "../../output/format.ts";
 import { formatJson } from "../../output/json.ts";
 import { oneLine } from "../../output/text-width.ts";
-import { createEventLines } from "../../run-view/event-lines.ts";
+import { answerHint, createEventLines } from "../../run-view/event-lines.ts";
 import { renderLive } from "../../run-view/live-view.ts";
 import { renderOutcome } from "../../run-view/outcome.ts";
 import { applyEvent, createRunTree, type RunTree, takeRun, takeStep } from "../../run-view/run-tree.ts";
@@ -137,8 +137,11 @@ async function showLines(following: Following): Promise<void> {
   };
   for await (const news of told(following, onInterruption)) {
     isLost = false;
+    if (news.kind === "caught-up") {
+      for (const path of tree.approvals.keys()) await context.print(`  ${answerHint(runId, path)}`);
+    }
     if (news.kind !== "event") continue;
-    for (const line of linesOf(news.event)) await context.print(line);
+    for (const line of linesOf(news.event, !tree.isCaughtUp)) await context.print(line);
   }
   if (tree.run === undefined || !isEnded(tree.run.state)) return;
   await context.print(["", ...renderOutcome(context, tree.run, tree)].join("\n"));

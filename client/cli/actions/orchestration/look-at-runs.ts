@@ -23,7 +23,7 @@ import { renderFacts } from "../../output/facts.ts";
 import { formatJson } from "../../output/json.ts";
 import { formatMinute } from "../../output/keys.ts";
 import { outputJson, renderOutcome } from "../../run-view/outcome.ts";
-import { createRunTree, takeRun, takeStep } from "../../run-view/run-tree.ts";
+import { createRunTree, takeApproval, takeRun, takeStep } from "../../run-view/run-tree.ts";
 import { renderRuns, renderSteps } from "../../run-view/tables.ts";
 import { renderTree } from "../../run-view/tree-lines.ts";
 import { UsageError } from "../../usage-error.ts";
@@ -117,6 +117,7 @@ export async function showRun(
   const tree = createRunTree();
   takeRun(tree, run);
   for (const step of steps) takeStep(tree, step);
+  for (const approval of run.pendingApprovals) takeApproval(tree, approval);
   const { paint, io } = context;
   const width = io.stdout.isTTY === true ? Math.max(20, io.stdout.columns ?? 80) : Number.POSITIVE_INFINITY;
   const lines = renderTree(paint, tree, { width, room, now: io.now() });

@@ -1,5 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { RunSchema } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import { shortRunId } from "../../../reporting/run-id.ts";
+import { isEnded } from "../../../streams/watch-run.ts";
 import type { AnswerOptions, RetryRunOptions, WatchRunOptions } from "../../commands/orchestration-runs.ts";
 import type { Context } from "../../context.ts";
 import { parseCount } from "../../input/choices.ts";
@@ -69,4 +71,7 @@ export async function answerRun(
   const sign = approved ? paint.green("✓ approved") : paint.red("✗ refused");
   await context.print(`${sign}  ${path === undefined ? "" : `${oneLine(path)} of `}run ${oneLine(run.id)}`);
   await context.print(renderOutcome(context, run).join("\n"));
+  if (!isEnded(run.state)) {
+    await context.note(context.paintErr.dim(`  See it go on: toolplane run watch ${shortRunId(run.id)}`));
+  }
 }

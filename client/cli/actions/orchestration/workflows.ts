@@ -12,9 +12,10 @@ import { parseLimit } from "../../input/limit.ts";
 import { type Cell, renderColumns } from "../../output/columns.ts";
 import { renderFacts, section } from "../../output/facts.ts";
 import { firstSentence, formatAge, formatDuration } from "../../output/format.ts";
-import { formatJson } from "../../output/json.ts";
 import { formatMinute } from "../../output/keys.ts";
+import { renderSchema } from "../../output/schema.ts";
 import { oneLine, printable, proseWidth, wrap } from "../../output/text-width.ts";
+import { exampleRun } from "../../schema/example-call.ts";
 import { UsageError } from "../../usage-error.ts";
 import { readPages } from "../pages.ts";
 import { scheduleLines } from "./put-workflow.ts";
@@ -136,9 +137,9 @@ export async function showWorkflow(
       ...(lines.length === 0 ? [] : section(paint, "Steps", steps)),
       ...(workflow.inputSchema === undefined
         ? []
-        : section(paint, "Input", formatJson(workflow.inputSchema, { indent: true, paint }))),
+        : section(paint, "Input", renderSchema(context, workflow.inputSchema, true))),
       "",
-      paint.dim(`Run it: toolplane workflow run ${oneLine(workflow.name)}`),
+      paint.dim(`Run it: ${oneLine(exampleRun(workflow.name, workflow.inputSchema))}`),
     ].join("\n"),
   );
 }
