@@ -26,11 +26,12 @@ export interface AdminSourcesOptions {
   readonly pool: ConnectionPool;
   readonly requestIds: Pick<Idempotency, "stats">;
   readonly streams: NonNullable<AdminSources["streams"]>;
+  readonly runs: NonNullable<AdminSources["runs"]>;
 }
 
 /** What the admin service looks at, in its own terms. */
 export function createAdminSources(options: AdminSourcesOptions): AdminSources {
-  const { settings, registry, inbound, outbound, caches, pool, requestIds, streams } = options;
+  const { settings, registry, inbound, outbound, caches, pool, requestIds, streams, runs } = options;
   const { breakers, outliers, coalescer, throttles } = outbound;
   const look = (name: string) =>
     breakers
@@ -125,6 +126,7 @@ export function createAdminSources(options: AdminSourcesOptions): AdminSources {
       return [...registry.batchWriters(), ...ofCaches];
     },
     streams,
+    runs,
   };
 }
 

@@ -95,6 +95,7 @@ export async function createApp({ settings, clock, logger, env }: AppOptions): P
           pool,
           requestIds,
           streams: () => server.streams(),
+          runs: { open: () => orchestrating.metrics.open(), stats: () => orchestrating.metrics.stats() },
         }),
         keyHandlers: keyHandlers(access.keys),
       }),

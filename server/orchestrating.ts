@@ -4,6 +4,7 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import type { Clock, HttpHandler, Logger } from "@toolplane/framework";
 import type { ResponseCache } from "@toolplane/framework/policies";
 import { type RunSource, RunSourceSchema } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
+import type { RunSource as RunMetrics } from "./admin/admin.ts";
 import { createSecretValues } from "./config/secrets.ts";
 import type { Settings } from "./config/settings.ts";
 import type { EventLog } from "./event-log/event-log.ts";
@@ -15,6 +16,10 @@ import { agentKind, workflowKind } from "./orchestration/definitions/kinds.ts";
 import { prepareRun } from "./orchestration/definitions/prepare.ts";
 import { createDefinitions } from "./orchestration/definitions/store.ts";
 import { createEngine } from "./orchestration/engine/driver.ts";
+import { createAppendMeter } from "./orchestration/metering/append-meter.ts";
+import { createModelMeter } from "./orchestration/metering/model-meter.ts";
+import { countOpenRuns } from "./orchestration/metering/open-runs.ts";
+import { createRunMeter } from "./orchestration/metering/run-meter.ts";
 import { createModelGateway } from "./orchestration/models/gateway.ts";
 import { createModelWorks } from "./orchestration/models/model-works.ts";
 import type { Runs } from "./orchestration/runs.ts";
@@ -60,6 +65,8 @@ export interface Orchestrating extends Part {
   readonly routes: (router: ConnectRouter) => void;
   /** `/runs/{id}/events`. */
   readonly http: HttpHandler;
+  /** For those who operate the server. */
+  readonly metrics: RunMetrics;
   /** Works on runs from now on: tools of this server have to be registered before. */
   begin(): void;
   /** Lets go of runs, for other replicas to go on with, and ends all watching. */
@@ -72,7 +79,10 @@ export async function openOrchestrating(options: OpenOrchestratingOptions): Prom
   const { kysely } = database;
   const parts = new PartsInReverse();
   try {
-    const gateway = parts.own(createModelGateway({ settings, env, clock, logger }));
+    const runMeter = createRunMeter();
+    const modelMeter = createModelMeter(clock);
+    const appendMeter = createAppendMeter(clock);
+    const gateway = modelMeter.metered(parts.own(createModelGateway({ settings, env, clock, logger })));
     const jobs = parts.own(await openRunJobs({ database, clock, logger }));
     const keys = [...settings.providers.values()].flatMap(({ apiKey }) => apiKey ?? []);
     const operatorKey = options.settings.auth.operatorKey ?? [];
@@ -81,7 +91,7 @@ export async function openOrchestrating(options: OpenOrchestratingOptions): Prom
       await openRunStore({
         ...settings,
         database,
-        eventLog,
+        eventLog: appendMeter.metered(eventLog),
         jobs,
         clock,
         logger,
@@ -141,10 +151,28 @@ export async function openOrchestrating(options: OpenOrchestratingOptions): Prom
           nextTimes: (workflow) => nextTimes(kysely, workflow),
         }),
       }),
+      metrics: {
+        open: () => countOpenRuns(database),
+        stats: () => ({
+          ...runMeter.stats(),
+          active: worker?.active ?? 0,
+          watchers: watchers.size,
+          models: modelMeter.stats(),
+          appends: appendMeter.stats(),
+        }),
+      },
       http: runEventsOverHttp({ runs, watchers, clock, logger }),
       begin() {
         worker = parts.own(
-          startWorker({ ...settings, jobs, claims, engine, clock, logger, name: randomUUID() }),
+          startWorker({
+            ...settings,
+            jobs,
+            claims: runMeter.metered(claims),
+            engine,
+            clock,
+            logger,
+            name: randomUUID(),
+          }),
         );
         parts.own(
           startSchedules({ database, startRun: (start) => startScheduled(starter, start), clock, logger }),

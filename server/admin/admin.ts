@@ -77,7 +77,7 @@ export function createAdmin({ clock, version, sources, keyHandlers }: AdminOptio
     }),
   };
   const runtime = createRuntime({ clock, version, running: inbound, gauges });
-  const metrics = createMetrics({ inbound, outbound, runtime, sources: glance, breakerTransitions });
+  const metrics = createMetrics({ inbound, outbound, runtime, sources: glance, breakerTransitions, clock });
   const stats = createStatsFeed({ clock, inbound, outbound, runtime, sources: glance });
   return {
     routes: adminRoutes({ sources, metrics, runtime, stats, keyHandlers }),

@@ -57,8 +57,8 @@ export function adminRoutes(options: AdminServiceOptions): (router: ConnectRoute
     router.service(AdminService, {
       ...keyHandlers,
 
-      getMetrics({ namePrefixes }) {
-        const families = metrics.read();
+      async getMetrics({ namePrefixes }) {
+        const families = await metrics.read();
         return {
           families: families
             .filter(

@@ -13,6 +13,81 @@ export interface AdminSources {
   readonly repetition?: () => RepetitionSnapshot;
   readonly batchWriters?: () => readonly BatchWriterSnapshot[];
   readonly streams?: () => readonly MethodStreamsSnapshot[];
+  readonly runs?: RunSource;
+}
+
+/** Runs of orchestration. */
+export interface RunSource {
+  /** Those that have not ended, on all replicas together: the database is asked. */
+  open(): Promise<OpenRunsSnapshot>;
+  /** What this server has done. */
+  stats(): RunsSnapshot;
+}
+
+export interface OpenRunsSnapshot {
+  /** They wait for a worker. */
+  readonly queued: number;
+  /** A worker has them. */
+  readonly running: number;
+  /** They wait for an approval or a time. */
+  readonly waiting: number;
+}
+
+export interface RunsSnapshot {
+  /** Runs that this server's worker has now. */
+  readonly active: number;
+  /** Who watches runs now. */
+  readonly watchers: number;
+  readonly runs: readonly {
+    /** Such as `workflow`. */
+    readonly kind: string;
+    readonly begun: number;
+    /** By state. */
+    readonly ended: Readonly<Record<string, number>>;
+  }[];
+  readonly steps: readonly {
+    /** Such as `tool`. */
+    readonly kind: string;
+    readonly attempts: number;
+    /** Of the attempts, those beyond the first. */
+    readonly retries: number;
+    /** By state. */
+    readonly ended: Readonly<Record<string, number>>;
+  }[];
+  /** Runs that were taken over from a worker that had died. */
+  readonly takeovers: number;
+  /** How often a run was put aside until an approval or a time. */
+  readonly parkings: number;
+  /** Calls of tools that models have made. */
+  readonly modelToolCalls: number;
+  readonly models: readonly ModelSnapshot[];
+  readonly appends: AppendsSnapshot;
+}
+
+export interface ModelSnapshot {
+  readonly model: string;
+  readonly inFlight: number;
+  /** Requests that have ended, by `ok` or the name of the error's code. */
+  readonly turns: ReadonlyMap<string, number>;
+  /** How long they took, together. */
+  readonly totalMs: number;
+  readonly inputTokens: number;
+  /** Of the tokens that were read, those from a provider's cache. */
+  readonly cachedInputTokens: number;
+  readonly outputTokens: number;
+  readonly costUsd: number;
+}
+
+/** What runs append to the event log. */
+export interface AppendsSnapshot {
+  /** Appends that are not durable yet. */
+  readonly pending: number;
+  readonly appends: number;
+  readonly events: number;
+  readonly failures: number;
+  /** Until they were durable, together. */
+  readonly totalMs: number;
+  readonly maxMs: number;
 }
 
 export interface BreakerSource {
