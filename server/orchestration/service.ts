@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { ConnectRouter, HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import { type Clock, type Principal, principalOf } from "@toolplane/framework";
+import { Code, type ConnectRouter, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
+import { anonymous, type Clock, DomainError, type Principal, principalOf } from "@toolplane/framework";
 import {
   OrchestrationService,
   RetryRunRequestSchema,
@@ -127,14 +127,15 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
 
     async retryRun(request, context) {
       const { runId, fromSteps, requestId } = request;
-      const principal = await authorize(runId, context);
+      const asking = await authorize(runId, context);
       const run = await runs.get(runId);
       if (run.state !== RunState.FAILED && run.state !== RunState.CANCELLED) {
         throw notRetryable(runId, RunState[run.state].toLowerCase());
       }
       return {
         run: await starter.retry(run, fromSteps, {
-          principal,
+          principal: actingFor(await runs.principal(runId), asking),
+          parent: await parentRun(context.requestHeader),
           ...(requestId !== "" && {
             request: {
               id: requestId,
@@ -145,7 +146,10 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
       };
     },
 
-    async resolveApproval({ runId, path, approved, comment }, { values }) {
+    async resolveApproval({ runId, path, approved, comment }, { values, requestHeader }) {
+      if (parentOf(requestHeader) !== undefined) {
+        throw approvalByRun(runId);
+      }
       // Whoever may call may answer, not only who has started the run: that is what approvals are for.
       const by = principalOf(values).id;
       return { run: await runs.resolveApproval(runId, path, { approved, comment, by }) };
@@ -155,6 +159,27 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
   return (router) => {
     router.service(OrchestrationService, { ...definitions, ...handlers });
   };
+}
+
+/**
+ * On whose behalf a run is retried: of whoever asks, where it is theirs or nobody's; an operator who retries somebody
+ * else's does not lend that run an operator's rights.
+ */
+function actingFor(starter: Principal, asking: Principal): Principal {
+  return starter.id === asking.id || starter.id === anonymous.id ? asking : starter;
+}
+
+/**
+ * It is no tool, but whoever registers this server as a service of another name, or an HTTP tool with its address, makes it
+ * one: what a run calls, however it comes here, is no person's answer.
+ */
+function approvalByRun(runId: string): DomainError {
+  return new DomainError({
+    code: Code.PermissionDenied,
+    reason: "APPROVAL_BY_RUN",
+    message: "This call was made by a run, and what waits for approval is for people to answer",
+    resource: { type: RESOURCE, name: runId },
+  });
 }
 
 /** Validation has refused requests without it before the handler sees them. */

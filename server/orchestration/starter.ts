@@ -34,7 +34,7 @@ export interface RunStarter {
   retry(
     run: Run,
     fromSteps: readonly string[],
-    options: Pick<StartOptions, "principal" | "request">,
+    options: Pick<StartOptions, "principal" | "request" | "parent">,
   ): Promise<Run>;
 }
 
@@ -47,6 +47,13 @@ export function createRunStarter(options: {
   readonly maxDepth: number;
 }): RunStarter {
   const { prepare, runs, maxDepth } = options;
+
+  function refuseTooDeep({ parent }: Pick<StartOptions, "parent">): void {
+    if (parent !== undefined && parent.depth > maxDepth) {
+      throw runTooDeep(maxDepth);
+    }
+  }
+
   return {
     async start(source, { labels, timeoutMs, ...asked }) {
       // What it names may be gone by now.
@@ -54,9 +61,7 @@ export function createRunStarter(options: {
       if (known !== undefined) {
         return known;
       }
-      if (asked.parent !== undefined && asked.parent.depth > maxDepth) {
-        throw runTooDeep(maxDepth);
-      }
+      refuseTooDeep(asked);
       const prepared = await prepare(source);
       return await runs.create({
         ...asked,
@@ -67,6 +72,7 @@ export function createRunStarter(options: {
     },
 
     async retry({ id, title, workflowVersion, labels }, fromSteps, asked) {
+      refuseTooDeep(asked);
       const { source, agents } = await runs.pinned(id);
       return await runs.create({
         ...asked,

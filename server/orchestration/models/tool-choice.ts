@@ -18,6 +18,8 @@ export interface AllowedTools {
   /** False: there are none, and the registry need not be asked. */
   readonly any: boolean;
   isAllowed(tool: Pick<Tool, "name" | "alias" | "tags" | "environment">): boolean;
+  /** Whether all that another scope allows is allowed here too. Says no where that cannot be told. */
+  covers(other: ToolScope | undefined): boolean;
   /** A tool by any of its names, with schemas; undefined: there is none, or it is not allowed. */
   find(name: string, profile?: SchemaProfile): Tool | undefined;
   /** Chooses what to offer first: everything where that is not too much, else what fits the task best. */
@@ -89,6 +91,34 @@ export function allowedTools(
     isNamed(tool) &&
     (tags.size === 0 || tool.tags.some((tag) => tags.has(tag)));
 
+  const isWithin = (name: string) =>
+    name.includes("*")
+      ? // Where `*` stands in for itself, it stands in for all that it stands for.
+        globs.some((glob) => globMatches(glob, name))
+      : isKnown(name);
+
+  const isKnown = (name: string) => {
+    const tool = lookUp(tools, name, environment);
+    return tool !== undefined && isAllowed(tool);
+  };
+
+  function covers(other: ToolScope | undefined): boolean {
+    if (other?.none) {
+      return true;
+    }
+    if (!any || (other?.environment || DEFAULT_ENVIRONMENT) !== environment) {
+      return false;
+    }
+    const named = other?.names ?? [];
+    const tagged = other?.tags ?? [];
+    if (named.length > 0 && named.every(isKnown)) {
+      return true;
+    }
+    const namesFit = globs.length + literals.length === 0 || (named.length > 0 && named.every(isWithin));
+    const tagsFit = tags.size === 0 || (tagged.length > 0 && tagged.every((tag) => tags.has(tag)));
+    return namesFit && tagsFit;
+  }
+
   const isMeant = (tool: Tool) => tool.problem === undefined && isAllowed(tool);
 
   /** Narrows what the registry looks through where that loses nothing. */
@@ -149,6 +179,7 @@ export function allowedTools(
     environment,
     any,
     isAllowed,
+    covers,
     search,
     find(name, profile = SchemaProfile.UNSPECIFIED) {
       const tool = any ? lookUp(tools, name, environment, profile) : undefined;

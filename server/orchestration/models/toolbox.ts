@@ -6,6 +6,7 @@ import { codeOf } from "../../error-code.ts";
 import { createJsonSchemaCheck, createNameMap } from "../../schema/index.ts";
 import { isObject } from "../../schema/json.ts";
 import type { Model, OfferedTool, WantedCall } from "./model.ts";
+import { checkStartedRun } from "./started-runs.ts";
 import { type AllowedTools, inputSchemaOf } from "./tool-choice.ts";
 
 /** The function by which a model finds further tools. */
@@ -81,6 +82,7 @@ export function createToolbox({
     const schema = inputSchemaOf(tool);
     const given = argumentsOf(call, schema);
     checkSchema(tool, schema, given);
+    checkStartedRun(tool, given, allowed);
     return { kind: "tool", tool, arguments: given };
   }
 

@@ -1,4 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import type { Principal } from "@toolplane/framework";
 import { AgentSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import {
   type ListRunStepsRequest,
@@ -36,6 +37,7 @@ export interface RunQueries {
   source(runId: string): Promise<RunSource>;
   pinned(runId: string): Promise<Pick<NewRun, "source" | "agents">>;
   owner(runId: string): Promise<string>;
+  principal(runId: string): Promise<Principal>;
   list(filter: RunFilter | undefined, page: PageRequest): Promise<Page<Run>>;
   listSteps(request: ListRunStepsRequest): Promise<Page<RunStep>>;
 }
@@ -52,7 +54,7 @@ export function createRunQueries({ kysely }: Pick<Database, "kysely">, redactor:
   async function made(runId: string) {
     const row = await kysely
       .selectFrom("runs")
-      .select(["source", "agents", "created_by"])
+      .select(["source", "agents", "created_by", "principal"])
       .where("id", "=", storable(runId))
       .executeTakeFirst();
     if (row === undefined) {
@@ -82,6 +84,8 @@ export function createRunQueries({ kysely }: Pick<Database, "kysely">, redactor:
     },
 
     owner: async (runId) => (await made(runId)).created_by,
+
+    principal: async (runId) => (await made(runId)).principal,
 
     async list(filter, { pageSize, pageToken }) {
       const tokens = pageTokens("runs", 1, RunFilterSchema, filter);
