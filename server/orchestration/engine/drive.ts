@@ -252,7 +252,12 @@ export function createDrive(
     } catch (error) {
       return refuse(about, { ...placeOf(step, scope), fallback: undefined }, error);
     }
-    recorder.begin(about, { items: items.length });
+    if ((run.steps.get(step.id)?.attempts ?? 0) > 0) {
+      // It is its items that are tried again, not the list.
+      recorder.resume(about);
+    } else {
+      recorder.begin(about, { items: items.length });
+    }
     const results = collectItems(items.length, fanOut);
     let next = 0;
     const cap = Math.min(fanOut.maxConcurrency ?? plan.maxConcurrency, plan.maxConcurrency);

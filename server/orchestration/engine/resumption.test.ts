@@ -172,3 +172,23 @@ test("a list of more items is refused", async () => {
   await driving.drive();
   expect((driving.run.end as { error: Error }).error.message).toMatch(/10001 items, and 10000 is the limit/);
 });
+
+test("a fan-out that was parked, or let go of, begins once", async () => {
+  const driving = setUpDriving(
+    workflow({
+      steps: [{ id: "ask", for_each: { items: "[1, 2, 3]" }, approval: { message: "Number ${item}?" } }],
+    }),
+    {},
+  );
+  const asked = () => driving.run.entries.filter(({ kind }) => kind.case === "stepStarted");
+  expect(await driving.drive()).toBe("parked");
+  for (const path of ["ask[0]", "ask[1]"]) {
+    driving.run.answer(path, { approved: true, comment: "", by: "user:ada" });
+    expect(await driving.drive()).toBe("parked");
+  }
+  driving.run.answer("ask[2]", { approved: true, comment: "", by: "user:ada" });
+  expect(await driving.drive()).toBe("finished");
+  expect(driving.run.end).toMatchObject({ state: "succeeded" });
+  expect(asked().map(({ path }) => path)).toEqual(["ask", "ask[0]", "ask[1]", "ask[2]"]);
+  expect(driving.run.steps.get("ask")).toMatchObject({ attempts: 1 });
+});

@@ -37,6 +37,17 @@ test("a worker that did not hear that it has a run claims it again", async () =>
   await expect(journal.record([started("a")])).rejects.toBeInstanceOf(LostRunError);
 });
 
+test("a run that its worker has let go of goes on, without having waited and without anybody's death", async () => {
+  const store = await openTestStore(database);
+  const { run, journal } = await store.start();
+  await journal.record([planned("a"), started("a")]);
+  await journal.release();
+  const { run: taken } = await store.claim(run.id, "worker-2", 1);
+  expect(taken).toMatchObject({ takeovers: 0 });
+  expect(taken.steps.get("a")).toMatchObject({ attempts: 0 });
+  expect((await store.events(run.id)).at(-1)?.kind.value).toMatchObject({ takeover: false, resumed: false });
+});
+
 test.each(["record", "finish", "park"] as const)(
   "a worker whose run another has taken over can no longer %s",
   async (what) => {

@@ -122,7 +122,8 @@ export function createClaims(options: ClaimsOptions): Claims {
     const value = create(RunStartedSchema, {
       worker,
       takeover,
-      resumed: !takeover && row.start_time !== null,
+      // A job that nobody had yet: the run's first one, or one by which it goes on after it has waited.
+      resumed: !takeover && row.start_time !== null && row.job_retry === null,
     });
     let taken = row;
     const { lastSequence } = await eventLog.append({

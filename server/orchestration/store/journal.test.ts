@@ -177,6 +177,33 @@ describe("a database that is away", () => {
     expect(await store.runs.get(run.id)).toMatchObject({ steps: { total: 1, succeeded: 1 } });
   });
 
+  test("for a while does not keep a worker from letting go of its run", async () => {
+    let failures = 0;
+    const kysely = new Proxy(database.kysely, {
+      get(target, name) {
+        if (name === "transaction" && failures > 0) {
+          failures -= 1;
+          throw databaseUnavailable("the connection is lost");
+        }
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const store = await openTestStore({
+      ...database,
+      listen: (channel, onPayload, onReconnect) => database.listen(channel, onPayload, onReconnect),
+      kysely,
+    });
+    const { run, journal } = await store.start();
+    await journal.record([planned("a"), started("a")]);
+    failures = 3;
+    await journal.release();
+    expect(failures).toBe(0);
+    const { run: taken } = await store.claim(run.id, "worker-2", 1);
+    expect(taken).toMatchObject({ takeovers: 0 });
+    expect(taken.steps.get("a")).toMatchObject({ attempts: 0 });
+  });
+
   test("for good ends the work of the worker, not the run", async () => {
     const log = await openTestLog(database);
     const store = await openTestStore(database, {

@@ -22,7 +22,7 @@ import {
 import type { RunJobs } from "../jobs.ts";
 import { announce } from "./announcements.ts";
 import { readAnswers } from "./approvals.ts";
-import { appendDurably } from "./durably.ts";
+import { appendDurably, durably } from "./durably.ts";
 import { endColumns, endedRow, endOfOpenSteps } from "./ending.ts";
 import { isDispensable, isTold, isTooLarge, partsOf, sizeOf } from "./entries.ts";
 import { type EventEncoder, toldRun } from "./events.ts";
@@ -167,8 +167,10 @@ class RunJournal implements Journal {
 
   release(): Promise<void> {
     return this.#do(async () => {
-      const { kysely } = this.#options.database;
-      await kysely.transaction().execute((transaction) => releaseRun(transaction, this.#fence()));
+      const { database, clock } = this.#options;
+      await durably(clock, () =>
+        database.kysely.transaction().execute((transaction) => releaseRun(transaction, this.#fence())),
+      );
       this.#leave(new LostRunError("this worker has let go of the run"));
     });
   }
