@@ -1,5 +1,11 @@
-/** How much one template may compute, in nodes of expressions, items that are compared, and 16 characters of text. */
-const MAX_STEPS = 2_000_000;
+/**
+ * How much one template may compute, in nodes of expressions and what takes as long: about 0.1 µs each, so that no template
+ * keeps the process from other work for much longer than 100 ms.
+ */
+const MAX_STEPS = 1_000_000;
+
+/** What an error costs that another operand makes irrelevant: it has a message, with guesses at what was meant. */
+export const ERROR_COST = 200;
 
 /** How many characters and items the calls of one template may make, all together. */
 const MAX_MADE = 64 * 1024 * 1024;

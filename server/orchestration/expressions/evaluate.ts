@@ -1,5 +1,5 @@
 import { didYouMean } from "../../schema/wording.ts";
-import type { Budget } from "./budget.ts";
+import { type Budget, ERROR_COST } from "./budget.ts";
 import type { Scope } from "./expression.ts";
 import { CallError, call } from "./functions.ts";
 import type { Node } from "./syntax.ts";
@@ -109,15 +109,28 @@ class Evaluation {
     throw missing(node.operand, operand, node.field, node.offset);
   }
 
-  /** False of null too, which is the output of a step that was skipped. */
+  /**
+   * False of null too, which is the output of a step that was skipped, and where what the field is asked of is not there
+   * itself: Protobuf JSON leaves out what is empty.
+   */
   #has(operand: Node, field: string, offset: number): boolean {
-    const value = this.value(operand);
-    if (value === null) return false;
+    const value = this.#present(operand);
+    if (value === null || value === undefined) return false;
     if (value instanceof Dict) return value.get(field) !== undefined;
     throw new EvaluationError(
       `has(…) asks for a field of ${describe(operand)}, which is ${wordType(value)}`,
       offset,
     );
+  }
+
+  /** What a path leads to. Undefined: a part of it is not there. */
+  #present(node: Node): Value | undefined {
+    if (node.kind !== "select") return this.value(node);
+    this.#budget.spend(1);
+    const operand = this.#present(node.operand);
+    if (operand === undefined || operand === null) return undefined;
+    if (operand instanceof Dict) return operand.get(node.field);
+    throw missing(node.operand, operand, node.field, node.offset);
   }
 
   #index(node: Extract<Node, { kind: "index" }>): Value {
@@ -151,12 +164,12 @@ class Evaluation {
       if (this.#boolean(node.left, what) === decisive) return decisive;
       return this.#boolean(node.right, what);
     } catch (error) {
-      failure = absorbed(error);
+      failure = this.#absorbed(error);
     }
     try {
       if (this.#boolean(node.right, what) === decisive) return decisive;
     } catch (error) {
-      absorbed(error);
+      this.#absorbed(error);
     }
     throw failure;
   }
@@ -246,18 +259,20 @@ class Evaluation {
           return decisive;
         }
       } catch (error) {
-        failure ??= absorbed(error);
+        const absorbed = this.#absorbed(error);
+        failure ??= absorbed;
       }
     }
     if (failure !== undefined) throw failure;
     return !decisive;
   }
-}
 
-/** The error as one that another operand may make irrelevant. Throws any other. */
-function absorbed(error: unknown): EvaluationError {
-  if (error instanceof EvaluationError) return error;
-  throw error;
+  /** The error as one that another operand may make irrelevant. Throws any other. */
+  #absorbed(error: unknown): EvaluationError {
+    if (!(error instanceof EvaluationError)) throw error;
+    this.#budget.spend(ERROR_COST);
+    return error;
+  }
 }
 
 function missing(operand: Node, value: Value, key: Key, offset: number): EvaluationError {
@@ -281,7 +296,7 @@ function missing(operand: Node, value: Value, key: Key, offset: number): Evaluat
       ? "it is empty"
       : `it has ${shown}${keys.length > 12 ? ` and ${keys.length - 12} more` : ""}`;
   return new EvaluationError(
-    `${describe(operand)} has no field ${name}${didYouMean(String(key), keys)}: ${has}`,
+    `${describe(operand)} has no field ${name}${didYouMean(String(key), keys)}: ${has}; what is 0, false or empty may be left out, so ask with has(…) first`,
     offset,
   );
 }

@@ -73,8 +73,13 @@ function binary(name: string, left: Value, right: Value, budget: Budget): Value 
       break;
   }
   if (isNumber(left) && isNumber(right)) return calculate(name, left, right);
-  if (name === "_+_" && left instanceof List && right instanceof List)
-    return concatenate(left, right, budget);
+  if (name !== "_+_") return undefined;
+  if (left instanceof List && right instanceof List) return concatenate(left, right, budget);
+  if (typeof left === "string" && typeof right === "string") {
+    budget.spend(textCost(left) + textCost(right));
+    budget.make(left.length + right.length);
+    return left + right;
+  }
   return undefined;
 }
 
@@ -138,7 +143,7 @@ function calculateDoubles(name: string, left: number, right: number): number | u
 }
 
 function concatenate(left: List, right: List, budget: Budget): List {
-  budget.spend(left.size + right.size);
+  budget.spend(ITEM_COST * (left.size + right.size));
   return List.of([...left, ...right]);
 }
 
@@ -201,6 +206,18 @@ function equalDicts(left: Dict, right: Dict, budget: Budget): boolean {
   return true;
 }
 
+/** What handing a value to the library, or copying it, costs. */
+const ITEM_COST = 4;
+
+/** What a call of the library costs, besides its arguments. */
+const CALL_COST = 12;
+
+/** What calendars of time zones cost. */
+const ZONE_COST = 1_000;
+
+/** What a pattern costs: it is compiled for each match. */
+const PATTERN_COST = 300;
+
 type Planned = (args: Readonly<Record<string, Value>>) => ReturnType<ReturnType<typeof plan>>;
 const planned = new Map<string, Planned>();
 
@@ -208,12 +225,13 @@ function callLibrary(name: string, isMethod: boolean, args: readonly Value[], bu
   charge(name, args, budget);
   const scope: Record<string, ReturnType<typeof toCel>> = {};
   for (const [index, value] of args.entries()) {
-    scope[`a${index}`] = toCel(value, (each) => budget.spend(1 + textCost(each)));
+    scope[`a${index}`] = toCel(value, (each) => budget.spend(ITEM_COST + textCost(each)));
   }
   const result = planOf(name, isMethod, args.length)(scope as Record<string, Value>);
   if (isCelError(result)) throw new CallError(failure(name, isMethod, args, result.message));
   const value = fromCel(result);
   budget.make(sizeOf(value));
+  budget.spend(value instanceof List ? value.size : 0);
   return value;
 }
 
@@ -256,13 +274,14 @@ function callText(name: string, isMethod: boolean, args: readonly Value[]): stri
 /** What a call costs beyond its arguments, before it is made. */
 function charge(name: string, args: readonly Value[], budget: Budget): void {
   const [first, second, third] = args;
+  budget.spend(CALL_COST);
+  if (name.startsWith("get") && second !== undefined) budget.spend(ZONE_COST);
   if (typeof first === "string" && typeof second === "string") {
     // The library matches in time linear in the text, for each place of the pattern.
-    if (name === "matches") budget.spend(Math.ceil((first.length * second.length) / 64));
+    if (name === "matches") budget.spend(matchCost(first, second));
     if (name === "replace" && typeof third === "string") {
       budget.make(third.length * (second === "" ? first.length + 1 : first.split(second).length - 1));
     }
-    if (name === "_+_") budget.make(first.length + second.length);
   }
   if (name === "join" && first instanceof List && typeof second === "string") {
     budget.make(first.size * second.length);
@@ -271,10 +290,19 @@ function charge(name: string, args: readonly Value[], budget: Budget): void {
 
 /** What it costs to go through a text. */
 function textCost(value: Value): number {
-  return typeof value === "string" || value instanceof Uint8Array ? Math.ceil(value.length / 16) : 0;
+  return typeof value === "string" || value instanceof Uint8Array ? Math.ceil(value.length / 8) : 0;
 }
 
 function sizeOf(value: Value): number {
   if (typeof value === "string" || value instanceof Uint8Array) return value.length;
   return value instanceof List ? value.size : 0;
+}
+
+/** The library compiles the pattern each time, repetitions written out, and goes through it for each place of the text. */
+function matchCost(text: string, pattern: string): number {
+  let size = pattern.length;
+  for (const [, least, most] of pattern.matchAll(/\{(\d+)(?:,(\d*))?\}/g)) {
+    size *= Math.max(1, Number(most || least));
+  }
+  return PATTERN_COST + Math.ceil(size + (text.length * size) / 4);
 }

@@ -107,7 +107,12 @@ function stringEnd(text: string, at: number, raw: boolean): number {
   let next = at + quotes.length;
   while (next < text.length) {
     if (text.startsWith(quotes, next)) return next + quotes.length;
-    if (quotes.length === 1 && /[\r\n]/.test(text.charAt(next))) break;
+    if (quotes.length === 1 && /[\r\n]/.test(text.charAt(next))) {
+      throw new ScanError(
+        `the string literal ends with its line, without a ${quotes}; write a line break as \\n, and between the double quotes of YAML as \\\\n`,
+        at,
+      );
+    }
     next += text[next] === "\\" && !raw ? 2 : 1;
   }
   throw new ScanError(`the string literal has no closing ${quotes}`, at);

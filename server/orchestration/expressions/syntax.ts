@@ -5,7 +5,7 @@ import { FUNCTION_NAMES } from "./functions.ts";
 import { bracketDepth, ScanError } from "./scan.ts";
 
 /** The longest source of an expression, in UTF-16 code units. */
-export const MAX_SOURCE_LENGTH = 65_536;
+export const MAX_SOURCE_LENGTH = 16_384;
 
 /** How deep the brackets of an expression may nest. */
 const MAX_BRACKETS = 100;

@@ -131,6 +131,9 @@ describe("Values", () => {
   test.each<[string, JsonValue]>([
     ["has(input.place.city) && !has(input.place.zip)", true],
     ["has(steps.off.output.anything)", false],
+    ["has(steps.off.output.anything.within)", false],
+    ["has(input.place.nowhere.city.name)", false],
+    ["has(input.place.nowhere.city) ? 1 : 2", 2],
     ["has(steps.geo) && !has(steps.never)", true],
     ["input.list.all(x, x > 0) && input.list.exists(x, x == 2) && input.list.exists_one(x, x > 2)", true],
     ["input.list.filter(x, x > 1).map(x, x * 10)", [20, 30]],
@@ -196,7 +199,8 @@ describe("What is not an expression is refused when it is parsed", () => {
     ["a.b{c: 1}", "makes a message"],
     ["(".repeat(101) + ")".repeat(101), "nested too deeply"],
     [`${"1+".repeat(2_000)}1`, "nested too deeply"],
-    ["1".repeat(70_000), "may have 65536"],
+    ["1".repeat(17_000), "may have 16384"],
+    ["input.text.split('\n')", "write a line break as \\n"],
   ])("%#: %s", (source, message) => {
     expect(() => parseTemplate(`\${${source}}`)).toThrow(message);
   });
@@ -223,6 +227,11 @@ describe("No expression computes without end", () => {
     ["input.big.replace('x', input.big)", "makes too much text"],
     ["[input.big, input.big].map(x, [x, x, x, x]).map(x, [x, x, x])", "more than 16 MiB"],
     ["input.big.matches('(x+x+)+y' + input.big.substring(0, 900))", "computes too much"],
+    ["input.many.all(x, input.many.all(y, 'a'.matches('(a+)+$')))", "computes too much"],
+    ["input.many.all(x, input.many.all(y, x.nope || y.nope || true))", "computes too much"],
+    ["input.many.map(x, input.many + input.many)", "computes too much"],
+    ["input.many.all(x, timestamp(0).getHours('Europe/Berlin') >= 0)", "computes too much"],
+    ["'a'.matches('(a{1,900}b{1,900}){1,2}')", "computes too much"],
     ["true || input.many.map(x, input.many.map(y, y)) == []", undefined],
   ])("%s: %s", (source, message) => {
     if (message === undefined) {
@@ -234,6 +243,8 @@ describe("No expression computes without end", () => {
 
   test("A list of 10,000 items is gone through", () => {
     expect(cel("size(input.many.filter(x, x % 2 == 0).map(x, {'id': x}))")).toBe(5_000);
+    const row = "{'id': x, 'name': 'n' + string(x), 'even': x % 2 == 0, 'key': string(x).replace('1', '2')}";
+    expect(cel(`size(input.many.map(x, ${row}))`)).toBe(10_000);
   });
 });
 

@@ -501,6 +501,43 @@ test("A chain of 1,000 steps is checked to its end", () => {
   expect(graphOf(steps(...chain))?.depth).toBe(1_000);
 });
 
+test("Steps that all come after each other are refused, in bounded time", () => {
+  const { workflow } = parseWorkflowText("name: a\nsteps: [{ id: a, value: 1 }]");
+  const [step] = workflow?.steps ?? [];
+  expect.assert(workflow !== undefined && step !== undefined);
+  const ids = Array.from({ length: 1_000 }, (_, index) => `s${index}`);
+  const circle = ids.map((id) => ({ ...step, id, dependsOn: ids.filter((other) => other !== id) }));
+  const { problems, graph } = checkWorkflow({ ...workflow, steps: circle }, options);
+  expect(graph).toBeUndefined();
+  expect(problems.length).toBeLessThan(50);
+  expect(problems.map(({ reason }) => reason)).toEqual(
+    expect.arrayContaining(["CYCLE", "TOO_MANY_DEPENDENCIES"]),
+  );
+  for (const { message } of problems) expect(message.length).toBeLessThan(1_000);
+});
+
+test("Expressions are counted before they are parsed", () => {
+  const many = (count: number) => JSON.stringify(Array(count).fill("a ${ 1 } b"));
+  expect(problemsOf(`name: a\nsteps: [{ id: a, value: ${many(2_000)} }]`)).toEqual([]);
+  expect(problemsOf(`name: a\nsteps: [{ id: a, value: ${many(2_001)} }]`)).toEqual([
+    expect.stringContaining("2 ERROR TOO_MANY_EXPRESSIONS steps[0]: the step has 2001 expressions"),
+  ]);
+  const six = Array.from({ length: 6 }, (_, index) => `  - { id: s${index}, value: ${many(1_700)} }`);
+  expect(problemsOf(`name: a\nsteps:\n${six.join("\n")}`)).toEqual([
+    expect.stringContaining("TOO_MANY_EXPRESSIONS steps: the workflow has 10200 expressions"),
+  ]);
+  const long = `\${ ${"1 + ".repeat(200)}1 }`;
+  expect(problemsOf(`name: a\nsteps: [{ id: a, value: ${JSON.stringify(Array(50).fill(long))} }]`)).toEqual([
+    expect.stringContaining("and may have 2000 of 32768"),
+  ]);
+});
+
+test("Whether a step has an output is no question: it may be null", () => {
+  expect(problemsOf(call("text: \"${ has(steps.first.output) ? 'yes' : 'no' }\""))).toEqual([
+    expect.stringContaining("is always true: a step has it, be it null; write steps.first.output != null"),
+  ]);
+});
+
 test("The example with everything has no problems", () => {
   const example = readFileSync(new URL("../../../examples/workflows/release.yaml", import.meta.url), "utf8");
   const { workflow } = parseWorkflowText(example);

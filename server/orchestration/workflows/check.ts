@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { DomainError } from "@toolplane/framework";
 import {
@@ -10,6 +11,7 @@ import {
 import { createJsonSchemaCheck, type JsonSchemaCheck } from "../../schema/index.ts";
 import { checkRules } from "../../schema/validate-rules.ts";
 import { Violations } from "../../schema/violations.ts";
+import { checkBounds } from "./bounds.ts";
 import { type LinkedStep, toGraph } from "./graph.ts";
 import type { AgentLookup, KnownTool, ScheduleCheck, ToolLookup, Unknown, WorkflowLookup } from "./lookup.ts";
 import { checkCycles, checkOutputReferences, checkVariables, indexSteps, linkSteps } from "./order.ts";
@@ -44,7 +46,31 @@ export interface WorkflowFindings {
 
 /** Finds all that is wrong with a workflow. Takes time in proportion to its size. */
 export function checkWorkflow(workflow: Workflow, options: CheckOptions): WorkflowFindings {
-  return new Check(workflow, options).run();
+  const slices = new Check(workflow, options).run();
+  for (;;) {
+    const { done, value } = slices.next();
+    if (done) return value;
+  }
+}
+
+/** For so long it keeps the process from other work, in milliseconds; and then for as long as one more step takes. */
+const SLICE_MS = 20;
+
+/** Like `checkWorkflow`, letting others work in between. */
+export async function checkWorkflowInSlices(
+  workflow: Workflow,
+  options: CheckOptions,
+): Promise<WorkflowFindings> {
+  const slices = new Check(workflow, options).run();
+  let start = performance.now();
+  for (;;) {
+    const { done, value } = slices.next();
+    if (done) return value;
+    if (performance.now() - start > SLICE_MS) {
+      await setImmediate();
+      start = performance.now();
+    }
+  }
 }
 
 class Check {
@@ -59,15 +85,21 @@ class Check {
     this.#problems = new Problems(options.place);
   }
 
-  run(): WorkflowFindings {
+  /** Pauses after each step. */
+  *run(): Generator<undefined, WorkflowFindings> {
     const problems = this.#problems;
     this.#rules();
+    yield;
     const inputCheck = this.#inputSchema();
     this.#schedules(inputCheck);
+    if (!checkBounds(this.#workflow, problems)) return { problems: sorted(problems.all), graph: undefined };
+    yield;
+    const steps: StepParts[] = [];
     // More cannot be kept; what is wrong with them does not matter.
-    const steps = this.#workflow.steps
-      .slice(0, MAX_PROBLEMS)
-      .map((step, index) => stepParts(step, index, problems));
+    for (const [index, step] of this.#workflow.steps.slice(0, MAX_PROBLEMS).entries()) {
+      steps.push(stepParts(step, index, problems));
+      yield;
+    }
     const output = outputPart(this.#workflow, problems);
     const byId = indexSteps(steps, problems);
     const linked = linkSteps(byId, problems);
@@ -87,6 +119,7 @@ class Check {
     for (const each of inOrder(linked, graph)) {
       const parts = byId.get(each.step.id);
       if (parts !== undefined) this.#step(each, parts, byId, types);
+      yield;
     }
     if (output !== undefined) types.output(output);
     return { problems: sorted(problems.all), graph: byId.size === steps.length ? graph : undefined };

@@ -216,7 +216,10 @@ class Inference {
   #has(node: Extract<Node, { kind: "has" }>): void {
     const operand = this.shape(node.operand);
     const { object } = operand;
-    if (!mayBe(operand, "object", "null")) {
+    if (node.operand.kind === "step" && object?.field(node.field) !== undefined) {
+      const what = `${describe(node.operand)}.${node.field}`;
+      this.#mismatch(`is always true: a step has it, be it null; write ${what} != null`, node.offset, true);
+    } else if (!mayBe(operand, "object", "null")) {
       this.#mismatch(`${describe(node.operand)} is ${wordShape(operand)}, and has no fields`, node.offset);
     } else if (object?.isClosed && object.field(node.field) === undefined) {
       const message = `is never true: ${unknownField(describe(node.operand), node.field, object.names)}`;

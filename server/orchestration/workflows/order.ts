@@ -12,6 +12,15 @@ import type { Problems } from "./problems.ts";
 /** Of further problems, none says which step was meant: each such guess takes time in proportion to the steps. */
 const MAX_SUGGESTED = 100;
 
+/** How many steps all steps together may come after. A step that comes after 900 others counts as 900. */
+const MAX_DEPENDENCIES = 50_000;
+
+/** How many cycles are told of; steps may make more of them than anybody can read. */
+const MAX_CYCLES = 20;
+
+/** How many steps of a cycle are named. */
+const MAX_NAMED = 20;
+
 /** Which steps there are, by id; of those with the same, the first. */
 export function indexSteps(steps: readonly StepParts[], problems: Problems): Map<string, StepParts> {
   const byId = new Map<string, StepParts>();
@@ -34,9 +43,11 @@ export function indexSteps(steps: readonly StepParts[], problems: Problems): Map
 
 /** What each step comes after. Reports steps that there are not, and steps that name themselves. */
 export function linkSteps(byId: ReadonlyMap<string, StepParts>, problems: Problems): LinkedStep[] {
+  let count = 0;
   return Array.from(byId.values(), (parts) => {
     const after = new Map<string, boolean>();
     const { step, field } = parts;
+    if (count > MAX_DEPENDENCIES) return { step, after };
     for (const [index, id] of step.dependsOn.entries()) {
       if (checkReference(id, `${field}.depends_on[${index}]`, step.id, byId, problems)) after.set(id, false);
     }
@@ -44,6 +55,15 @@ export function linkSteps(byId: ReadonlyMap<string, StepParts>, problems: Proble
       for (const id of part.expression.references.steps) {
         if (checkReference(id, part.field, step.id, byId, problems)) after.set(id, true);
       }
+    }
+    count += after.size;
+    if (count > MAX_DEPENDENCIES) {
+      problems.add({
+        reason: "TOO_MANY_DEPENDENCIES",
+        field: `${field}.depends_on`,
+        stepId: step.id,
+        message: `up to here steps come after ${count} others in all, and may come after ${MAX_DEPENDENCIES}; name only the nearest, or put a step between that joins them`,
+      });
     }
     return { step, after };
   });
@@ -85,7 +105,7 @@ function checkReference(
   return false;
 }
 
-/** Reports every cycle once, whole. True: there is none. */
+/** Reports cycles, each once. True: there is none. */
 export function checkCycles(
   linked: readonly LinkedStep[],
   byId: ReadonlyMap<string, StepParts>,
@@ -93,10 +113,10 @@ export function checkCycles(
 ): boolean {
   const after = new Map(linked.map(({ step, after: before }) => [step.id, [...before.keys()]]));
   const state = new Map<string, "open" | "done">();
-  let isFree = true;
+  let count = 0;
   for (const { step } of linked) {
     for (const cycle of cyclesFrom(step.id, after, state)) {
-      isFree = false;
+      if (++count > MAX_CYCLES) return false;
       const [first = ""] = cycle;
       const parts = byId.get(first);
       const data = linked.find((each) => each.step.id === first)?.after.get(cycle[1] ?? first);
@@ -104,11 +124,17 @@ export function checkCycles(
         reason: "CYCLE",
         field: parts === undefined ? "steps" : data ? parts.field : `${parts.field}.depends_on`,
         stepId: first,
-        message: `steps come after each other in a circle: ${[...cycle, first].map((id) => `"${id}"`).join(" after ")}; take one of these out`,
+        message: `steps come after each other in a circle: ${wordCycle(cycle)}; take one of these out`,
       });
     }
   }
-  return isFree;
+  return count === 0;
+}
+
+function wordCycle(cycle: readonly string[]): string {
+  const named = cycle.slice(0, MAX_NAMED).map((id) => `"${id}"`);
+  if (cycle.length > MAX_NAMED) named.push(`${cycle.length - MAX_NAMED} more`);
+  return [...named, `"${cycle[0] ?? ""}"`].join(" after ");
 }
 
 /** Goes through what comes before, depth first, without recursion: a chain may be 1,000 steps long. */

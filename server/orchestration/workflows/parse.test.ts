@@ -93,17 +93,60 @@ const bomb = Array.from({ length: 9 }, (_, level) => {
 
 test.each([
   ["a bomb of aliases", bomb, "more than 200000 values"],
-  ["a text of more than 1 MiB", `# ${"x".repeat(1024 * 1024)}`, "may have 1048576"],
+  ["a text of more than 256 KiB", `# ${"x".repeat(256 * 1024)}`, "may have 262144"],
   ["deep lists", "[".repeat(5_000), "nests too deeply"],
   ["deep lists that end", `${"[".repeat(5_000)}${"]".repeat(5_000)}`, "nests too deeply"],
   ["lists of more than 100 levels", `${"[".repeat(150)}${"]".repeat(150)}`, "nests deeper than 100 levels"],
   ["deep sequences", "- ".repeat(20_000), "nests too deeply"],
   [
     "very many keys",
-    Array.from({ length: 20_000 }, (_, index) => `k${index}: 1`).join("\n"),
+    Array.from({ length: 10_000 }, (_, index) => `k${index}: 1`).join("\n"),
     "is no known field",
   ],
+  ["very many words", `a: [${"1,".repeat(60_000)}]`, "more than 100000 words and marks"],
+  ["very many errors", `a: "${"\\q".repeat(60_000)}"`, "Invalid escape"],
   ["binary garbage", String.fromCharCode(...Array.from({ length: 256 }, (_, code) => code)), ""],
 ])("%s are refused, in bounded time", (_, text, message) => {
   expect(problemsOf(text)[0]).toContain(message);
+});
+
+test("Triggers may be written short, and fields that begin with x- are left out", () => {
+  const { workflow, problems } = parseWorkflowText(`name: a
+x-retry: &retry { attempts: 3 }
+steps:
+  - { id: a, value: 1, retry: *retry }
+  - { id: b, value: 1, depends_on: [a], trigger: on_failure }
+  - { id: c, value: 1, depends_on: [a], trigger: always }
+  - { id: d, value: 1, depends_on: [a], trigger: STEP_TRIGGER_ALWAYS }`);
+  expect(problems).toEqual([]);
+  expect(workflow?.steps.map(({ trigger }) => trigger)).toEqual([0, 1, 2, 2]);
+  expect(workflow?.steps[0]?.retry?.attempts).toBe(3);
+});
+
+test("A trigger that there is not is told with those that there are", () => {
+  expect(problemsOf("name: a\nsteps: [{ id: a, value: 1, trigger: failure }]")).toEqual([
+    expect.stringContaining('expected one of "on_failure", "always", got the string "failure"'),
+  ]);
+});
+
+test("Windows line ends, a byte order mark, anchors and merges are read", () => {
+  const { workflow, problems } = parseWorkflowText(
+    [
+      "\uFEFFname: a",
+      "steps:",
+      "  - id: a",
+      "    tool: &tool { name: t, arguments: { text: hi } }",
+      "  - id: b",
+      "    dependsOn: [a]",
+      "    tool: { <<: *tool, environment: prod }",
+      "    continueOnFailure: true",
+      "",
+    ].join("\r\n"),
+  );
+  expect(problems).toEqual([]);
+  expect(workflow?.steps[1]?.action.value).toMatchObject({
+    name: "t",
+    environment: "prod",
+    arguments: { text: "hi" },
+  });
 });

@@ -1,6 +1,7 @@
 import { type DescMessage, fromJson, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { DurationSchema, ListValueSchema, StructSchema, ValueSchema } from "@bufbuild/protobuf/wkt";
 import {
+  StepTriggerSchema,
   type Workflow,
   type WorkflowProblem,
   WorkflowSchema,
@@ -19,14 +20,16 @@ export interface ParsedText {
 
 /**
  * Reads a workflow from YAML or JSON. Fields may be written in both of their names, `for_each` and `forEach`. Durations
- * may be written as `90s` and also as `500ms`, `5m`, `1h30m` or `2d`.
+ * may be written as `90s` and also as `500ms`, `5m`, `1h30m` or `2d`, and triggers as `on_failure` and `always`. Fields of
+ * the workflow whose names begin with `x-` are left out: they are for anchors and notes.
  */
 export function parseWorkflowText(text: string): ParsedText {
-  const { json, findings, place } = readText(text);
-  if (json === undefined) {
+  const { json: read, findings, place } = readText(text);
+  if (read === undefined) {
     return { workflow: undefined, problems: findings.map((each) => toProblem(each, each.place)), place };
   }
   const problems = new Problems(place);
+  const json = isObject(read) ? withoutExtensions(read) : read;
   if (!isObject(json)) {
     problems.add({
       reason: "SYNTAX",
@@ -35,7 +38,7 @@ export function parseWorkflowText(text: string): ParsedText {
     });
     return { workflow: undefined, problems: problems.all, place };
   }
-  const plain = plainDurations(WorkflowSchema, json);
+  const plain = plainFields(WorkflowSchema, json);
   const malformed = Violations.of("", (found) =>
     checkMessageJson(WorkflowSchema, plain, undefined, found, "proto"),
   );
@@ -44,7 +47,7 @@ export function parseWorkflowText(text: string): ParsedText {
       reason: reason ?? "INVALID_VALUE",
       field,
       stepId: stepIdAt(json, field),
-      message: description,
+      message: field.endsWith(".trigger") ? shortTriggers(description) : description,
     });
   }
   if (malformed.length > 0) return { workflow: undefined, problems: problems.all, place };
@@ -62,13 +65,40 @@ function stepIdAt(json: JsonObject, field: string): string | undefined {
 
 const UNIT_SECONDS: Readonly<Record<string, number>> = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86_400 };
 
-/** The same with every duration as Protobuf JSON has it. What is not a duration is left for others to refuse. */
-function plainDurations(desc: DescMessage, json: JsonObject): JsonObject {
+function withoutExtensions(json: JsonObject): JsonObject {
+  return Object.fromEntries(Object.entries(json).filter(([name]) => !name.startsWith("x-")));
+}
+
+function shortTriggers(description: string): string {
+  return description
+    .replace(`"${TRIGGER_PREFIX}UNSPECIFIED", `, "")
+    .replaceAll(/STEP_TRIGGER_[A-Z_]+/g, (name) => shortTrigger(name));
+}
+
+const TRIGGER_PREFIX = "STEP_TRIGGER_";
+
+/** `on_failure` for `STEP_TRIGGER_ON_FAILURE`. */
+export function shortTrigger(name: string): string {
+  return name.slice(TRIGGER_PREFIX.length).toLowerCase();
+}
+
+function longTrigger(value: JsonValue): JsonValue {
+  if (typeof value !== "string") return value;
+  const name = `${TRIGGER_PREFIX}${value.toUpperCase().replaceAll("-", "_")}`;
+  return StepTriggerSchema.values.some((each) => each.name === name) ? name : value;
+}
+
+/**
+ * The same with every duration and trigger as Protobuf JSON has it. What is none is left for others to refuse.
+ */
+function plainFields(desc: DescMessage, json: JsonObject): JsonObject {
   const fields = new Map(
     desc.fields.flatMap((field) => [[field.name, field] as const, [field.jsonName, field] as const]),
   );
   const entries = Object.entries(json).map(([name, value]): [string, JsonValue] => {
-    const message = fields.get(name)?.message;
+    const field = fields.get(name);
+    if (field?.enum?.typeName === StepTriggerSchema.typeName) return [name, longTrigger(value)];
+    const message = field?.message;
     if (message === undefined) return [name, value];
     if (Array.isArray(value)) return [name, value.map((item) => plainMessage(message, item))];
     return [name, plainMessage(message, value)];
@@ -82,7 +112,7 @@ function plainMessage(desc: DescMessage, value: JsonValue): JsonValue {
   const isJson = [ValueSchema, StructSchema, ListValueSchema].some(
     ({ typeName }) => typeName === desc.typeName,
   );
-  return isJson || !isObject(value) ? value : plainDurations(desc, value);
+  return isJson || !isObject(value) ? value : plainFields(desc, value);
 }
 
 function plainDuration(text: string): string {

@@ -81,6 +81,24 @@ export function outputPart(workflow: Workflow, problems: Problems): TemplatePart
   );
 }
 
+/** All that may hold expressions in a step: texts, and JSON with texts. */
+export function stepTemplates(step: WorkflowStep): JsonValue[] {
+  const { fallback, forEach } = step;
+  const standIn =
+    fallback?.kind.case === "value" ? json(fallback.kind.value) : (fallbackTool(step)?.arguments ?? null);
+  const expressions = [step.condition, forEach?.items ?? ""].map(withinBraces);
+  return [...actionTemplates(step).map(([, template]) => template), standIn, ...expressions];
+}
+
+export function workflowOutput({ output }: Workflow): JsonValue {
+  return output === undefined ? null : json(output);
+}
+
+/** An expression as it could be written in a text; it may be written so, or without the braces. */
+function withinBraces(expression: string): string {
+  return expression === "" || expression.trimStart().startsWith("${") ? expression : `\${${expression}}`;
+}
+
 /** Where a step's action is, such as `steps[2].test_run`. */
 export function actionField(step: WorkflowStep, field: string): string {
   return `${field}.${step.action.case === "testRun" ? "test_run" : (step.action.case ?? "")}`;

@@ -36,7 +36,7 @@ export function checkReach(
     } else if (before.every((each) => each?.continueOnFailure)) {
       warn(
         "trigger",
-        "waits for a failure, but a step with continue_on_failure counts as skipped; use STEP_TRIGGER_ALWAYS and ask for its state",
+        "waits for a failure, but a step with continue_on_failure counts as skipped; use trigger: always and ask for its state",
       );
     }
   }

@@ -4,6 +4,7 @@ import {
   isMap,
   isScalar,
   isSeq,
+  Lexer,
   LineCounter,
   type Node,
   type Pair,
@@ -15,7 +16,13 @@ import {
 import type { Finding, FindPlace, Place } from "./problems.ts";
 
 /** As long may a text be, in bytes of UTF-8. */
-export const MAX_TEXT_BYTES = 1024 * 1024;
+export const MAX_TEXT_BYTES = 256 * 1024;
+
+/**
+ * As many words, marks and line ends may it have: reading these is what takes time, 2 to 3 µs each. A text that people
+ * write has one for every four characters.
+ */
+const MAX_LEXEMES = 100_000;
 
 /** As deep may it nest; deeper values do not fit into google.protobuf.Struct. */
 const MAX_DEPTH = 100;
@@ -39,13 +46,37 @@ export function readText(text: string): TextContent {
   if (!text.isWellFormed()) return refused("the text is not valid Unicode; save it as UTF-8");
   const lines = new LineCounter();
   try {
-    // The library's own look for duplicate keys takes time quadratic in their number.
-    const document = parseDocument(text, { lineCounter: lines, uniqueKeys: false, prettyErrors: false });
-    return new Reader(lines).read(document);
+    if (hasTooManyLexemes(text)) {
+      return refused(
+        `the text has more than ${MAX_LEXEMES} words and marks; divide it into workflows, or give large data as input`,
+      );
+    }
+    return new Reader(lines).read(parse(text, lines));
   } catch (error) {
     // The library recurses with the nesting of the text.
     if (error instanceof RangeError) return refused("the text nests too deeply");
     throw error;
+  }
+}
+
+function hasTooManyLexemes(text: string): boolean {
+  let count = 0;
+  for (const _ of new Lexer().lex(text)) {
+    if (++count > MAX_LEXEMES) return true;
+  }
+  return false;
+}
+
+function parse(text: string, lines: LineCounter): Document {
+  const { stackTraceLimit } = Error;
+  try {
+    // The library makes an error for everything that is wrong, 100,000 at times. Their stacks, which nobody reads, would
+    // take ten times as long as all else.
+    Error.stackTraceLimit = 0;
+    // The library's own look for duplicate keys takes time quadratic in their number.
+    return parseDocument(text, { lineCounter: lines, uniqueKeys: false, prettyErrors: false });
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
   }
 }
 

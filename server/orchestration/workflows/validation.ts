@@ -7,7 +7,7 @@ import { Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_p
 import type { Registry } from "../../registry/registry.ts";
 import type { Definitions } from "../definitions/definitions.ts";
 import type { CheckedWorkflow, WorkflowChecks } from "../definitions/workflow-checks.ts";
-import { checkWorkflow } from "./check.ts";
+import { checkWorkflowInSlices } from "./check.ts";
 import type { KnownTool, ScheduleCheck, ToolLookup, Unknown } from "./lookup.ts";
 import { parseWorkflowText } from "./parse.ts";
 import type { FindPlace } from "./problems.ts";
@@ -28,7 +28,7 @@ export function createWorkflowValidator(parts: ValidatorParts): WorkflowChecks {
       lookUpAll(targetsOf(workflow, "agent"), parts.agents),
       lookUpAll(targetsOf(workflow, "workflow"), parts.workflows),
     ]);
-    const checked = checkWorkflow(workflow, {
+    const checked = await checkWorkflowInSlices(workflow, {
       tools,
       agents(name, version) {
         const found = agents.get(keyOf({ name, version }));

@@ -1,6 +1,7 @@
 import { clone, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { type Workflow, WorkflowSchema } from "@toolplane/gen/toolplane/orchestration/v1/workflow_pb.js";
 import { Document, isScalar, visit } from "yaml";
+import { shortTrigger } from "./parse.ts";
 
 /** Fields of steps in the order in which they are read best; what is not named comes between, being what the step does. */
 const STEP_FIRST = ["id", "description", "depends_on", "trigger", "condition", "for_each"];
@@ -33,9 +34,10 @@ export function toYaml(workflow: Workflow): string {
 }
 
 function orderedStep(step: JsonValue): JsonValue {
-  return typeof step === "object" && step !== null && !Array.isArray(step)
-    ? inOrder(step, STEP_FIRST, STEP_LAST)
-    : step;
+  if (typeof step !== "object" || step === null || Array.isArray(step)) return step;
+  const { trigger } = step;
+  const written = typeof trigger === "string" ? { ...step, trigger: shortTrigger(trigger) } : step;
+  return inOrder(written, STEP_FIRST, STEP_LAST);
 }
 
 function inOrder(object: JsonObject, first: readonly string[], last: readonly string[]): JsonObject {
