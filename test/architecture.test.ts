@@ -51,7 +51,7 @@ const domains: Record<string, readonly string[]> = {
 };
 
 /** Neither a domain nor a part of one. */
-const shared = ["error-code.ts", "fingerprint.ts", "ownership.ts", "page-token.ts", "timeout.ts"];
+const shared = ["error-code.ts", "fingerprint.ts", "ownership.ts", "page-token.ts", "timeout.ts", "version.ts"];
 
 interface Import {
   readonly from: string;

@@ -4,8 +4,9 @@ import { sql } from "kysely";
 import pLimit from "p-limit";
 import type { Logger } from "pino";
 import type { Database } from "../storage/database.ts";
+import { storable } from "../storage/text.ts";
 import { isTransientDatabaseError } from "../storage/transient.ts";
-import { digestOf, purgeChannel, readNotice, storable, subjectOf, writeNotice } from "./purge-notice.ts";
+import { digestOf, purgeChannel, readNotice, subjectOf, writeNotice } from "./purge-notice.ts";
 import { type SweepLimits, sweep } from "./sweep.ts";
 
 export interface PostgresCacheStoreOptions {

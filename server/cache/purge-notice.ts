@@ -1,5 +1,6 @@
 import { hash } from "node:crypto";
 import type { PurgeScope } from "@toolplane/framework/policies";
+import { storable } from "../storage/text.ts";
 
 /** The channel that purges are announced on. */
 export const purgeChannel = "toolplane_response_cache";
@@ -49,9 +50,4 @@ export function subjectOf(scope: PurgeScope): string {
 export function digestOf(key: string): Buffer {
   // UTF-16, because not every string has a form in UTF-8 that differs from that of all others.
   return hash("sha256", Buffer.from(key, "utf16le"), "buffer");
-}
-
-/** PostgreSQL takes no NUL in a text, and no half of a surrogate pair. */
-export function storable(text: string): string {
-  return text.toWellFormed().replaceAll("\0", "\ufffd");
 }

@@ -21,7 +21,7 @@ import { type EventEncoder, toldRun } from "./store/events.ts";
 import { findRequested, firstRun, insertRun } from "./store/new-run.ts";
 import { createRunQueries } from "./store/queries.ts";
 import type { Redactor } from "./store/redact.ts";
-import { jsonBytes } from "./store/rows.ts";
+import { encodeJson } from "./store/rows.ts";
 import { findTakenSteps } from "./store/taken-steps.ts";
 
 /** A run to be made. Its source is checked, and what it names (workflows, agents) is pinned. */
@@ -124,7 +124,7 @@ export function createRuns(options: RunsOptions): Runs {
     const nowMs = clock.now();
     const first = firstRun(run, randomUUID(), nowMs, taken);
     const jobId = randomUUID();
-    const told = toldRun(first, { input: first.input ? jsonBytes(first.input) : null, output: null });
+    const told = toldRun(first, { input: first.input ? encodeJson(first.input) : null, output: null });
     await kysely.transaction().execute((transaction) => eventLog.create(transaction, first.id));
     try {
       await eventLog.append({

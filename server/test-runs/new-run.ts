@@ -13,10 +13,10 @@ import {
 } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { type Kysely, sql, type Transaction } from "kysely";
 import type { Tables } from "../storage/tables.ts";
+import { storable, storableLabels } from "../storage/text.ts";
 import { OWNER_LEASE_MS } from "./leases.ts";
 import { toRun } from "./messages.ts";
 import { queueFull } from "./refusals.ts";
-import { storable } from "./results-store.ts";
 import type { NewRun } from "./runs.ts";
 
 /** How long nothing may be reported, where the reporter does not say. */
@@ -113,12 +113,6 @@ async function refuseOverflow(transaction: Transaction<Tables>, limit: number): 
   if (Number(waiting) >= limit) {
     throw queueFull(limit);
   }
-}
-
-function storableLabels(labels: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(labels).map(([name, value]) => [storable(name), storable(value)] as const),
-  );
 }
 
 /** The run that an earlier request with the same id has made. */

@@ -14,8 +14,9 @@ import type {
 } from "@toolplane/gen/toolplane/testing/v1/test_run_service_pb.js";
 import { type Expression, type SqlBool, sql } from "kysely";
 import type { Database } from "../storage/database.ts";
+import { storable } from "../storage/text.ts";
 import { type RunRow, toRun } from "./messages.ts";
-import { readResult, storable } from "./results-store.ts";
+import { readResult } from "./results-store.ts";
 import type { ResultSummary, RunResults } from "./run-results.ts";
 import { readRow } from "./run-rows.ts";
 import { readIdentity } from "./run-writer.ts";

@@ -15,6 +15,7 @@ import {
 } from "@toolplane/gen/toolplane/testing/v1/test_pb.js";
 import { type Kysely, sql, type Transaction } from "kysely";
 import type { Tables } from "../storage/tables.ts";
+import { storable } from "../storage/text.ts";
 import { failureKind } from "./failure-kind.ts";
 import { fullName } from "./test-id.ts";
 
@@ -91,11 +92,6 @@ export function readResult(row: { test_id: string; identity: Buffer; detail: Buf
   result.test = fromBinary(TestIdentitySchema, row.identity);
   result.testId = row.test_id.replaceAll("-", "");
   return result;
-}
-
-/** PostgreSQL takes no NUL in a text, and no half of a surrogate pair. */
-export function storable(text: string): string {
-  return text.toWellFormed().replaceAll("\0", "\ufffd");
 }
 
 /** Writes what files are covered, merged with what is known of them already. Returns what the run comes to. */

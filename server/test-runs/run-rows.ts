@@ -11,10 +11,11 @@ import {
 } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { type Kysely, sql, type Transaction } from "kysely";
 import type { Tables } from "../storage/tables.ts";
+import { storable } from "../storage/text.ts";
 import { announce } from "./announcements.ts";
 import { type RunRow, toRun } from "./messages.ts";
 import { unknownRun } from "./refusals.ts";
-import { recordCases, storable } from "./results-store.ts";
+import { recordCases } from "./results-store.ts";
 import type { RunIdentity } from "./run-writer.ts";
 
 export async function readRow(kysely: Kysely<Tables>, runId: string): Promise<RunRow> {

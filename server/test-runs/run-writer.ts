@@ -10,8 +10,8 @@ import {
   UnknownStreamError,
 } from "../event-log/event-log.ts";
 import type { Tables } from "../storage/tables.ts";
+import { storable } from "../storage/text.ts";
 import { runBusy, unknownRun } from "./refusals.ts";
-import { storable } from "./results-store.ts";
 import { createRunState, type RunState } from "./run-state.ts";
 
 /** How many runs are remembered between two writes, and how many of their tests together. */

@@ -25,13 +25,14 @@ import {
   UnknownStreamError,
 } from "../event-log/event-log.ts";
 import type { Database } from "../storage/database.ts";
+import { storable } from "../storage/text.ts";
 import { type Announcements, announce } from "./announcements.ts";
 import { toRun } from "./messages.ts";
 import { findRequested, firstEvents, firstRun, insertRun } from "./new-run.ts";
 import { foldChanges, writeChanges } from "./projection.ts";
 import { positionGap, runEnded, runNotEnded, unknownRun } from "./refusals.ts";
 import { completeEvents, limitEvents, refuseForeignKinds } from "./reported-events.ts";
-import { failureKinds, storable, writeCoverage, writeResults } from "./results-store.ts";
+import { failureKinds, writeCoverage, writeResults } from "./results-store.ts";
 import { endedRun, readRow, writeEnd, writeStart } from "./run-rows.ts";
 import { countsAtEnd } from "./run-state.ts";
 import { type RunIdentity, type RunWriter, readIdentity } from "./run-writer.ts";

@@ -1,7 +1,6 @@
-import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import { CancelledError } from "../engine/engine.ts";
-import { idempotencyKey as keyOf } from "../engine/step-runner.ts";
+import { idempotencyKey as keyOf } from "../idempotency-key.ts";
 
 /** What the engine says of a step, and of a run, whose time is over. A database may have no time left, too. */
 const timeoutReasons: ReadonlySet<string> = new Set(["STEP_TIMEOUT", "RUN_TIMEOUT"]);
@@ -23,19 +22,4 @@ export function stopsWithStep({ reason }: AbortSignal): boolean {
     reason instanceof CancelledError ||
     (reason instanceof DomainError && timeoutReasons.has(reason.init.reason))
   );
-}
-
-/** Whether what failed with this code may succeed when it is tried again: see RetryPolicy in the contract. */
-export function mayPass(code: Code): boolean {
-  switch (code) {
-    case Code.Unavailable:
-    case Code.DeadlineExceeded:
-    case Code.Aborted:
-    case Code.ResourceExhausted:
-    case Code.Internal:
-    case Code.Unknown:
-      return true;
-    default:
-      return false;
-  }
 }

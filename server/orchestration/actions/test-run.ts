@@ -3,9 +3,10 @@ import type { Clock } from "@toolplane/framework";
 import { StepProgressSchema } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
 import { type TestRun, TestRunSchema } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { codeOf } from "../../error-code.ts";
+import { isTransient } from "../engine/retry-delay.ts";
 import type { StepContext } from "../engine/step.ts";
 import type { Work } from "./action.ts";
-import { childKey, mayPass, stopsWithStep } from "./children.ts";
+import { childKey, stopsWithStep } from "./children.ts";
 import { type OwnTools, objectOf } from "./own-tools.ts";
 import { failureOf, hasEnded, wasLost } from "./test-run-verdict.ts";
 
@@ -57,7 +58,7 @@ export function createTestRunWork(ownTools: OwnTools, clock: Clock): Work<"test_
         blind = 0;
         tellProgress(found.run, context);
       } catch (error) {
-        if (context.signal.aborted || !mayPass(codeOf(error)) || ++blind === MAX_BLIND_CALLS) {
+        if (context.signal.aborted || !isTransient(codeOf(error)) || ++blind === MAX_BLIND_CALLS) {
           throw error;
         }
         await pause(clock, BLIND_DELAY_MS, context.signal);
@@ -114,7 +115,7 @@ export function createTestRunWork(ownTools: OwnTools, clock: Clock): Work<"test_
       }
       // The server that went away may have been the one that this step was begun on.
       const again = index + 1 < context.attempt && (old || wasLost(run));
-      if (!again || !mayPass(failure.init.code)) {
+      if (!again || !isTransient(failure.init.code)) {
         throw failure;
       }
     }

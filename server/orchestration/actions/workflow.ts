@@ -5,10 +5,11 @@ import { DomainError } from "@toolplane/framework";
 import { StepProgressSchema } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
 import { type Run, RunState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import { CancelledError } from "../engine/engine.ts";
+import { isTransient } from "../engine/retry-delay.ts";
 import type { StepContext } from "../engine/step.ts";
 import { runTooDeep } from "../refusals.ts";
 import type { Work } from "./action.ts";
-import { childKey, mayPass, stopsWithStep } from "./children.ts";
+import { childKey, stopsWithStep } from "./children.ts";
 import { objectOf } from "./own-tools.ts";
 
 /** Runs that steps start. */
@@ -73,7 +74,7 @@ export function createWorkflowWork({ children, maxDepth }: WorkflowWorkOptions):
         return { output: outputOf(ended), childId: ended.id };
       }
       const failure = childFailed(name, ended);
-      if (!isOld || !mayPass(failure.init.code) || index + 1 >= context.attempt) {
+      if (!isOld || !isTransient(failure.init.code) || index + 1 >= context.attempt) {
         throw failure;
       }
     }

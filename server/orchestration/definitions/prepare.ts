@@ -11,6 +11,7 @@ import {
 import type { RequirementAction, Workflow } from "@toolplane/gen/toolplane/orchestration/v1/workflow_pb.js";
 import { optionalMilliseconds } from "../../config/durations.ts";
 import { createJsonSchemaCheck } from "../../schema/index.ts";
+import { jsonBytes } from "../engine/json-bytes.ts";
 import type { ModelGateway } from "../models/model.ts";
 import type { PreparedRun } from "../starter.ts";
 import { createAgentPins } from "./agent-pins.ts";
@@ -194,8 +195,4 @@ function refuseLarge(field: string, bytes: number, maxBytes: number): void {
       },
     ]);
   }
-}
-
-function jsonBytes(json: JsonObject): number {
-  return Buffer.byteLength(JSON.stringify(json));
 }

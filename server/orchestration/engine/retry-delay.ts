@@ -4,7 +4,6 @@ import type { Status } from "@toolplane/gen/google/rpc/status_pb.js";
 import type { PlanRetry } from "../plan.ts";
 import { reasonOf, retryAfterMs } from "./statuses.ts";
 
-/** Failures that may pass. */
 const transientCodes: ReadonlySet<number> = new Set([
   Code.Unavailable,
   Code.DeadlineExceeded,
@@ -13,6 +12,11 @@ const transientCodes: ReadonlySet<number> = new Set([
   Code.Internal,
   Code.Unknown,
 ]);
+
+/** Whether what failed with this code may succeed when it is tried again: see RetryPolicy in the contract. */
+export function isTransient(code: number): boolean {
+  return transientCodes.has(code);
+}
 
 /** What a further attempt would come to as well, although its code says that it may pass. */
 const lastingReasons: ReadonlySet<string> = new Set([
@@ -46,7 +50,7 @@ export function retryDelayMs(
     readonly random: () => number;
   },
 ): number | undefined {
-  if (failures >= retry.attempts || !transientCodes.has(error.code) || lastingReasons.has(reasonOf(error))) {
+  if (failures >= retry.attempts || !isTransient(error.code) || lastingReasons.has(reasonOf(error))) {
     return undefined;
   }
   const bounds = { baseDelayMs: retry.initialBackoffMs, maxDelayMs: retry.maxBackoffMs };

@@ -1,9 +1,9 @@
-import { createHash } from "node:crypto";
 import { create, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { type Clock, DomainError, type Logger } from "@toolplane/framework";
 import { type Status, StatusSchema } from "@toolplane/gen/google/rpc/status_pb.js";
 import { type Usage, UsageSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
+import { idempotencyKey } from "../idempotency-key.ts";
 import { createAttemptLimit } from "./attempt-limit.ts";
 import type { StepAbout } from "./finished-step.ts";
 import type { OutputBudget } from "./output-budget.ts";
@@ -282,16 +282,6 @@ export function createStepRunner(options: StepRunnerOptions): StepRunner {
 /** Also what throws at once is a failure of the attempt. */
 async function execute(step: WorkStep, context: StepContext): Promise<StepOutput> {
   return await step.execute(context);
-}
-
-/** A UUID that is the same for each attempt at a step, on each worker. */
-export function idempotencyKey(runId: string, path: string): string {
-  const hash = createHash("sha256").update(`${runId}/${path}`).digest();
-  // Marks of a UUID whose content is up to whoever makes it: RFC 9562, version 8.
-  hash[6] = ((hash[6] ?? 0) & 0x0f) | 0x80;
-  hash[8] = ((hash[8] ?? 0) & 0x3f) | 0x80;
-  const hex = hash.toString("hex", 0, 16);
-  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
 function crashed(path: string, crashes: number): DomainError {

@@ -4,13 +4,13 @@ import { RunState } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import type { Kysely, Transaction } from "kysely";
 import type { Database } from "../../storage/database.ts";
 import type { Tables } from "../../storage/tables.ts";
+import { storable } from "../../storage/text.ts";
 import type { ApprovalAnswer } from "../engine/journal.ts";
 import type { RunJobs } from "../jobs.ts";
 import { unknownRun } from "../refusals.ts";
 import { announce } from "./announcements.ts";
 import { approvalResolved, notWaitingForApproval, whichApproval } from "./refusals.ts";
 import type { StepRow } from "./rows.ts";
-import { storable } from "./text.ts";
 
 type AskedStep = Pick<
   StepRow,

@@ -4,7 +4,8 @@ import { UsageSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.
 import { CancelRequestedSchema } from "@toolplane/gen/toolplane/orchestration/v1/run_event_pb.js";
 import { ClosedStreamError, type EventLog, UnknownStreamError } from "../../event-log/event-log.ts";
 import type { Database } from "../../storage/database.ts";
-import { LostRunError } from "../engine/journal.ts";
+import { storable } from "../../storage/text.ts";
+import { LostRunError, type RunEnd } from "../engine/journal.ts";
 import type { RunJobs } from "../jobs.ts";
 import { announce } from "./announcements.ts";
 import type { EventEncoder } from "./events.ts";
@@ -12,7 +13,6 @@ import { cancelUnowned } from "./journal.ts";
 import { runBusy } from "./refusals.ts";
 import { type RunRow, readRun } from "./rows.ts";
 import { createStepImages, IMAGE_COLUMNS, imageOf } from "./step-images.ts";
-import { storable } from "./text.ts";
 import { type Cancellation, StaleRunError } from "./write.ts";
 
 /** How often others may change the run meanwhile. */
@@ -57,14 +57,44 @@ export async function cancelRun(
   throw runBusy(runId);
 }
 
+/**
+ * Cancels runs whose parent has ended before them: its worker does so itself where it knows of them, but one that takes a
+ * cancelled run over, or whoever ends one that no worker has, does not.
+ */
+export async function cancelOrphans(
+  options: CancelOptions,
+  parent: { readonly id: string; readonly createdBy: string },
+  runIds: readonly string[],
+  end: RunEnd,
+): Promise<void> {
+  const by = end.state === "cancelled" ? end.by : parent.createdBy;
+  const message = `the run ${parent.id} that started it was stopped`;
+  for (const runId of runIds) {
+    try {
+      await cancelRun(options, runId, { by, message });
+    } catch (error) {
+      // It ends by its own timeout.
+      options.logger.warn({ err: error, runId }, "could not cancel a run whose parent has ended");
+    }
+  }
+}
+
 async function endRun(options: CancelOptions, row: RunRow, cancellation: Cancellation): Promise<void> {
   const steps = await options.database.kysely
     .selectFrom("run_steps")
     .select(IMAGE_COLUMNS)
     .where("run", "=", row.number)
     .execute();
+  let orphaned: Promise<void> | undefined;
   await cancelUnowned(
-    { ...options, onCancel: () => undefined, onLeft: () => undefined },
+    {
+      ...options,
+      onCancel: () => undefined,
+      onLeft: () => undefined,
+      onOrphans(runIds, end) {
+        orphaned = cancelOrphans(options, { id: row.id, createdBy: row.created_by }, runIds, end);
+      },
+    },
     {
       row,
       steps: createStepImages(steps.map(imageOf)),
@@ -73,6 +103,7 @@ async function endRun(options: CancelOptions, row: RunRow, cancellation: Cancell
     },
     row.cancel_by === null ? cancellation : { by: row.cancel_by, message: row.cancel_message ?? "" },
   );
+  await orphaned;
 }
 
 async function tellWorker(

@@ -12,7 +12,7 @@ import {
 } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import type { JournalEntry, RunEnd } from "../engine/journal.ts";
 import { cancelled } from "./refusals.ts";
-import { jsonBytes, type RunRow } from "./rows.ts";
+import { encodeJson, type RunRow } from "./rows.ts";
 import type { StepImages } from "./step-images.ts";
 import type { RunEndColumns, RunWrite } from "./write.ts";
 
@@ -44,7 +44,7 @@ export function endColumns(
   return {
     state: endState(end),
     time: new Date(nowMs),
-    output: output === undefined ? undefined : jsonBytes(output),
+    output: output === undefined ? undefined : encodeJson(output),
     error: status && toBinary(StatusSchema, status),
   };
 }

@@ -12,11 +12,11 @@ import {
 } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import { type Kysely, sql, type Transaction } from "kysely";
 import type { Tables } from "../../storage/tables.ts";
+import { storable, storableLabels } from "../../storage/text.ts";
 import type { NewRun } from "../runs.ts";
 import { queueFull, requestIdReused } from "./refusals.ts";
-import { jsonBytes, RUN_COLUMNS, type RunRow } from "./rows.ts";
+import { encodeJson, RUN_COLUMNS, type RunRow } from "./rows.ts";
 import { copySteps, type TakenSteps } from "./taken-steps.ts";
-import { storable } from "./text.ts";
 
 /** The run as its first event tells it. */
 export function firstRun(run: NewRun, id: string, nowMs: number, taken: TakenSteps | undefined): Run {
@@ -107,7 +107,7 @@ export async function insertRun(
       state: first.state,
       source: Buffer.from(toBinary(RunSourceSchema, run.source)),
       agents: run.agents.map((agent) => Buffer.from(toBinary(AgentSchema, agent))),
-      input: first.input ? jsonBytes(first.input) : null,
+      input: first.input ? encodeJson(first.input) : null,
       labels: JSON.stringify(storableLabels(run.labels)),
       created_by: storable(run.principal.id),
       principal: JSON.stringify({ id: storable(run.principal.id), role: run.principal.role }),
@@ -141,12 +141,6 @@ async function refuseOverflow(transaction: Transaction<Tables>, limit: number): 
   if (Number(waiting) >= limit) {
     throw queueFull(limit);
   }
-}
-
-export function storableLabels(labels: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(labels).map(([name, value]) => [storable(name), storable(value)] as const),
-  );
 }
 
 /** The run that an earlier request with the same id has made. */

@@ -18,12 +18,11 @@ import {
 import { type Expression, type SqlBool, sql } from "kysely";
 import { invalidPageToken, pageTokens } from "../../page-token.ts";
 import type { Database } from "../../storage/database.ts";
+import { storable, storableLabels } from "../../storage/text.ts";
 import { unknownRun } from "../refusals.ts";
 import type { NewRun, Page, PageRequest } from "../runs.ts";
-import { storableLabels } from "./new-run.ts";
 import type { Redactor } from "./redact.ts";
 import { RUN_COLUMNS, type RunRow, readAsked, readRun, readSteps, toRun, toStep } from "./rows.ts";
-import { storable } from "./text.ts";
 
 /** A page holds no more bytes than this and one thing more, so that it fits into a message. */
 const MAX_PAGE_BYTES = 2 * 1024 * 1024;

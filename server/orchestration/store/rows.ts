@@ -13,9 +13,9 @@ import {
 } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import { type Kysely, type Selectable, sql } from "kysely";
 import type { Tables } from "../../storage/tables.ts";
+import { storable } from "../../storage/text.ts";
 import { unknownRun } from "../refusals.ts";
 import type { RunStepsTable, RunsTable } from "../tables.ts";
-import { storable } from "./text.ts";
 
 /** A run without what only its workers need. */
 export type RunRow = Omit<Selectable<RunsTable>, "source" | "agents">;
@@ -154,7 +154,7 @@ export function parseJson(text: Uint8Array): JsonValue {
   return JSON.parse(Buffer.from(text).toString("utf8"));
 }
 
-export function jsonBytes(value: JsonValue): Buffer {
+export function encodeJson(value: JsonValue): Buffer {
   return Buffer.from(JSON.stringify(value));
 }
 

@@ -9,7 +9,7 @@ import {
   StepState,
 } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import type { JournalEntry } from "../engine/journal.ts";
-import { jsonBytes, type StepRow } from "./rows.ts";
+import { encodeJson, type StepRow } from "./rows.ts";
 
 /** What is kept in mind of a step while a worker has its run. All times in milliseconds since 1970. */
 export interface StepImage {
@@ -265,7 +265,7 @@ export function resultOf({ kind }: JournalEntry): StepResult {
 }
 
 function finished({ output, outputBytes, error, usage, fallback, reused }: RunStep): StepResult {
-  const text = output && jsonBytes(toJson(ValueSchema, output));
+  const text = output && encodeJson(toJson(ValueSchema, output));
   return {
     output: text,
     outputBytes: text?.byteLength ?? Number(outputBytes),

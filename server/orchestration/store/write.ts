@@ -8,8 +8,8 @@ import {
 } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import { sql, type Transaction } from "kysely";
 import type { Tables } from "../../storage/tables.ts";
+import { storable } from "../../storage/text.ts";
 import type { StepWrite } from "./step-images.ts";
-import { storable } from "./text.ts";
 
 /** Rows that one statement writes. */
 const MAX_ROWS = 1_000;

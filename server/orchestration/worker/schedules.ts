@@ -6,7 +6,7 @@ import type { Logger } from "pino";
 import type { Database } from "../../storage/database.ts";
 import type { Tables } from "../../storage/tables.ts";
 import { isTransientDatabaseError } from "../../storage/transient.ts";
-import { idempotencyKey } from "../engine/step-runner.ts";
+import { idempotencyKey } from "../idempotency-key.ts";
 import type { WorkflowSchedulesTable } from "../tables.ts";
 import { nextOccurrence, takeDue } from "./cron.ts";
 

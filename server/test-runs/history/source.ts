@@ -8,8 +8,8 @@ import {
 import type { TestRun } from "@toolplane/gen/toolplane/testing/v1/test_run_pb.js";
 import { type SqlBool, sql } from "kysely";
 import type { Database } from "../../storage/database.ts";
+import { storable } from "../../storage/text.ts";
 import { toRun } from "../messages.ts";
-import { storable } from "../results-store.ts";
 
 /** Which runs a history looks at. */
 export interface HistoryQuery {

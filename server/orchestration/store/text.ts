@@ -1,4 +1,0 @@
-/** The text as PostgreSQL can keep it, which has neither NUL in a text nor half of a surrogate pair. */
-export function storable(text: string): string {
-  return text.toWellFormed().replaceAll("\0", "\ufffd");
-}
