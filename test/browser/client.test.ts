@@ -77,6 +77,52 @@ test("a page on another origin lists, searches, calls, streams and watches with 
   expect(errors).toEqual([]);
 });
 
+test("a page watches a run with the generated client, and with an EventSource that goes on after what it has", async () => {
+  const toolplane = createToolplane({ url: app.url });
+  const text = `
+name: asks
+steps:
+  - id: numbers
+    for_each: { items: "\${ [1, 2, 3] }" }
+    value: \${ item * 2 }
+  - id: gate
+    approval: { message: "\${ steps.numbers.output[2] }?" }
+`;
+  const { run } = await toolplane.orchestration.startRun({
+    source: { kind: { case: "workflow", value: { workflow: { case: "text", value: text } } } },
+  });
+  const runId = run?.id ?? "";
+  const page = await browser.newPage();
+  await page.goto(`http://127.0.0.1:${(pages.address() as AddressInfo).port}/`);
+  const follow = (after: number) =>
+    page.evaluate(
+      `window.told = []; window.source = new EventSource("${app.url}/runs/${runId}/events?after=${after}");
+      for (const kind of ["created", "approval-requested", "approval-resolved", "finished"]) {
+        source.addEventListener(kind, ({ lastEventId, type }) => {
+          told.push({ sequence: Number(lastEventId), kind: type });
+          if (type === "finished") source.close();
+        });
+      }`,
+    );
+  const told = async () => (await page.evaluate("window.told")) as { sequence: number; kind: string }[];
+  const kinds = async () => (await told()).map(({ kind }) => kind);
+  await page.evaluate(`void window.watchRun("${runId}")`);
+  await follow(0);
+  await expect.poll(kinds).toEqual(["created", "approval-requested"]);
+  const asked = (await told()).at(-1)?.sequence ?? 0;
+  await page.evaluate("source.close()");
+
+  await toolplane.orchestration.resolveApproval({ runId, path: "gate", approved: true });
+  await follow(asked);
+  await expect.poll(kinds).toEqual(["approval-resolved", "finished"]);
+  await expect.poll(() => page.evaluate("window.watched.at(-1)")).toBe("finished");
+  const watched = (await page.evaluate("window.watched")) as string[];
+  expect(watched[0]).toBe("connected");
+  expect(watched).toContain("approvalRequested");
+  expect(watched.filter((kind) => kind === "stepFinished")).toHaveLength(5);
+  toolplane.close();
+});
+
 test("a page follows a test run with an EventSource, and goes on after the last event that it has", async () => {
   const toolplane = createToolplane({ url: app.url });
   const { run } = await toolplane.tests.createTestRun({ project: "in-a-browser" });

@@ -11,7 +11,12 @@ interface Seen {
   done: boolean;
 }
 
-declare const window: { seen: Seen; serverUrl: string };
+declare const window: {
+  seen: Seen;
+  serverUrl: string;
+  watched: string[];
+  watchRun: (runId: string) => Promise<void>;
+};
 
 async function run(): Promise<void> {
   const toolplane = createToolplane({ url: window.serverUrl });
@@ -52,5 +57,12 @@ async function run(): Promise<void> {
   );
   seen.done = true;
 }
+
+window.watchRun = async (runId) => {
+  window.watched = [];
+  for await (const news of createToolplane({ url: window.serverUrl }).watchRun(runId)) {
+    window.watched.push(news.kind === "event" ? (news.event.kind.case ?? "") : news.kind);
+  }
+};
 
 await run();

@@ -6,7 +6,16 @@ import { count, formatClock, formatDuration, formatMs, timestampMs } from "../ou
 import { formatMinute } from "../output/keys.ts";
 import { oneLine } from "../output/text-width.ts";
 import type { Terminal } from "../terminal.ts";
-import { errorText, runState, runTitle, STATE_WIDTH, stepState, stepWork, usageBrief } from "./states.ts";
+import {
+  errorText,
+  reusedText,
+  runState,
+  runTitle,
+  STATE_WIDTH,
+  stepState,
+  stepWork,
+  usageBrief,
+} from "./states.ts";
 import { cleanText } from "./tree-lines.ts";
 
 /** The most characters of a line of a model that are kept until it ends. */
@@ -171,7 +180,7 @@ export function createEventLines(
       time,
       step.attempts > 1 ? count(step.attempts, "attempt") : "",
       step.fallback ? "fallback" : "",
-      step.reused ? "taken over" : "",
+      step.reused ? reusedText(step.usage) : "",
       usageBrief(step.usage),
       errorText(step.error),
     );

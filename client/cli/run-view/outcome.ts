@@ -67,7 +67,8 @@ function failureLines(paint: Terminal["paint"], tree: RunTree, told: string): st
   };
   const failed = [...tree.roots.values()].filter(
     ({ state, path, error }) =>
-      state === StepState.FAILED && !(error !== undefined && told === `step "${path}": ${error.message}`),
+      state === StepState.FAILED &&
+      !(error !== undefined && [error.message, `step "${path}": ${error.message}`].includes(told)),
   );
   const nested = tree.failures.filter(({ path }) => {
     const root = tree.roots.get(rootOf(path));

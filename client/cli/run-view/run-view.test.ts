@@ -233,6 +233,28 @@ describe("the outcome of a run", () => {
     ]);
     expect(lines.at(-1)).toBe("  Go on where it ended: toolplane run retry 5093e212");
   });
+
+  it("tells a failure once when it is that of the run", () => {
+    const tree = fold(finished(aStep("notify", { state: StepState.FAILED, error: refused })));
+    const error = create(StatusSchema, { ...refused, message: `step "notify": ${refused.message}` });
+    const run = aRun({ state: RunState.FAILED, error, steps: { total: 1, failed: 1 } });
+    const lines = renderOutcome(terminalOf(80), run, tree);
+    expect(lines.filter((line) => line.includes("refused"))).toEqual([
+      expect.stringContaining('UNAVAILABLE: step "notify":'),
+    ]);
+  });
+});
+
+it("a step that was not run says whether it was taken over or comes from the cache", () => {
+  const linesOf = createEventLines(terminalOf(80), RUN_ID);
+  const events = numbered([
+    finished(aStep("fetch", { reused: true })),
+    finished(aStep("task0", { kind: "agent", reused: true, usage: { savedTokens: 50n } })),
+  ]);
+  expect(events.flatMap((event) => linesOf(event)).map((line) => line.trim().split("  ").at(-1))).toEqual([
+    "taken over",
+    "from the cache",
+  ]);
 });
 
 it("sums are written with as many digits as they need", () => {

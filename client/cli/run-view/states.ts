@@ -104,6 +104,12 @@ function reasonOf(error: Status): string {
   return "";
 }
 
+/** Where the output of a step comes from that was not run. */
+export function reusedText(usage: Usage | undefined): string {
+  // Only an answer from the cache saves tokens; a run that goes on from another has spent them before.
+  return (usage?.savedTokens ?? 0n) > 0n ? "from the cache" : "taken over";
+}
+
 /** What models have used up, in a line. Empty: nothing. */
 export function usageText(usage: Usage | undefined): string {
   if (usage === undefined) return "";

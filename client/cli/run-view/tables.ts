@@ -4,7 +4,16 @@ import { renderColumns } from "../output/columns.ts";
 import { formatAge, formatMs, timestampMs } from "../output/format.ts";
 import type { Terminal } from "../terminal.ts";
 import { runTime } from "./outcome.ts";
-import { dollars, errorText, runKind, runState, stepState, stepWork, usageBrief } from "./states.ts";
+import {
+  dollars,
+  errorText,
+  reusedText,
+  runKind,
+  runState,
+  stepState,
+  stepWork,
+  usageBrief,
+} from "./states.ts";
 
 /** A table of runs, one a line. */
 export function renderRuns(terminal: Terminal, runs: readonly Run[]): string {
@@ -65,7 +74,7 @@ export function renderSteps(terminal: Terminal, steps: readonly RunStep[]): stri
       stepWork(step),
       stepTime(step),
       step.attempts > 1 ? String(step.attempts) : "",
-      [usageBrief(step.usage), step.reused ? "taken over" : "", step.fallback ? "fallback" : ""]
+      [usageBrief(step.usage), step.reused ? reusedText(step.usage) : "", step.fallback ? "fallback" : ""]
         .filter((part) => part !== "")
         .join(", "),
       step.childId === "" ? "" : shortRunId(step.childId),

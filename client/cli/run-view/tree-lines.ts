@@ -6,7 +6,7 @@ import { formatMs } from "../output/format.ts";
 import { oneLine, printable, textWidth, truncate, wrap } from "../output/text-width.ts";
 import { chooseRows, hiddenSteps, type Row, type Rows } from "./rows.ts";
 import { endedSteps, isEndedStep, type RunTree, type StepNode } from "./run-tree.ts";
-import { errorText, STATE_WIDTH, stepState, stepWork, usageBrief } from "./states.ts";
+import { errorText, reusedText, STATE_WIDTH, stepState, stepWork, usageBrief } from "./states.ts";
 
 /** The widest that names of steps are set. */
 const MAX_NAME = 36;
@@ -73,7 +73,7 @@ function details(paint: Colors, node: StepNode): Cell[] {
     ...(node.items > 0 || endedItems(node) > 0 ? [itemsCell(paint, node)] : []),
     ...(node.attempts > 1 ? [{ text: `attempt ${node.attempts}`, style: paint.yellow }] : []),
     ...(node.isFallback ? [{ text: "fallback", style: paint.yellow }] : []),
-    ...(node.isReused ? [{ text: "taken over", style: paint.dim }] : []),
+    ...(node.isReused ? [{ text: reusedText(node.usage), style: paint.dim }] : []),
     ...(error === ""
       ? []
       : [{ text: error, style: node.state === StepState.FAILED ? paint.red : paint.dim }]),
