@@ -5,7 +5,7 @@ import type { Database } from "../../storage/database.ts";
 import { openTestDatabase } from "../../storage/testing.ts";
 import { LostRunError } from "../engine/journal.ts";
 import { openTestStore } from "./test-support/open-store.ts";
-import { asks, newRun, planned, started, stepsOf, succeeded } from "./test-support/runs.ts";
+import { asks, entry, newRun, planned, started, stepsOf, succeeded } from "./test-support/runs.ts";
 
 let database: Database;
 
@@ -130,3 +130,32 @@ test("a run ends once, however its cancelling, ending, parking and claiming fall
   }
   expect([...ends.keys()].toSorted()).toEqual([RunState.SUCCEEDED, RunState.CANCELLED]);
 });
+
+test.each(["that no worker has", "that another worker has taken over"])(
+  "a run %s is cancelled with the runs that it has started",
+  async (which) => {
+    const store = await openTestStore(database);
+    const { run, journal } = await store.start();
+    const child = await store.runs.create(newRun({ parent: { runId: run.id, depth: 1 } }));
+    await journal.record([
+      planned("a"),
+      entry("a", { case: "stepStarted", value: { kind: "workflow", target: "deploy", attempt: 1 } }),
+      entry("a", { case: "stepProgress", value: { childId: child.id } }),
+    ]);
+    if (which === "that no worker has") {
+      await journal.release();
+      await store.runs.cancel(run.id, "user:bob", "enough");
+    } else {
+      await store.runs.cancel(run.id, "user:bob", "enough");
+      const taken = await store.claim(run.id, "worker-2", 1);
+      await taken.journal.finish({ state: "cancelled", by: "user:bob", message: "enough" });
+    }
+    expect(await store.runs.get(run.id)).toMatchObject({ state: RunState.CANCELLED });
+    await expect.poll(() => store.runs.get(child.id)).toMatchObject({ state: RunState.CANCELLED });
+    expect(await store.events(child.id)).toContainEqual(
+      expect.objectContaining({
+        kind: expect.objectContaining({ value: expect.objectContaining({ by: "user:bob" }) }),
+      }),
+    );
+  },
+);

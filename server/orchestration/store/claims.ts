@@ -14,6 +14,7 @@ import type { RunJobs } from "../jobs.ts";
 import type { RunsTable } from "../tables.ts";
 import type { RunAnnouncements } from "./announcements.ts";
 import { freshAnswer } from "./approvals.ts";
+import { cancelOrphans } from "./cancel.ts";
 import type { EventEncoder } from "./events.ts";
 import { createJournal, type JournalOptions } from "./journal.ts";
 import { crashesWorkers, runBusy } from "./refusals.ts";
@@ -81,11 +82,12 @@ export function createClaims(options: ClaimsOptions): Claims {
     }
   });
 
-  function journalOptions(runId: string, epoch: number): JournalOptions {
+  function journalOptions(runId: string, epoch: number, createdBy: string): JournalOptions {
     return {
       ...options,
       logger: logger.child({ runId }),
       onCancel: (cancellation) => tellCancelled(runId, cancellation),
+      onOrphans: (runIds, end) => void cancelOrphans(options, { id: runId, createdBy }, runIds, end),
       onLeft() {
         if (held.get(runId) === epoch) {
           held.delete(runId);
@@ -167,7 +169,7 @@ export function createClaims(options: ClaimsOptions): Claims {
       }
       const { row } = taken;
       held.set(row.id, row.epoch);
-      const claimed = await open(kysely, journalOptions(row.id, row.epoch), taken);
+      const claimed = await open(kysely, journalOptions(row.id, row.epoch, row.created_by), taken);
       if (row.barren_takeovers > MAX_BARREN_TAKEOVERS) {
         await claimed.journal.finish({ state: "failed", error: crashesWorkers(row.barren_takeovers) });
         return undefined;

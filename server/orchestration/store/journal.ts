@@ -65,6 +65,8 @@ export interface JournalOptions {
   readonly maxEventsPerRun: number;
   /** Called when somebody wants the run to stop; may be called more than once. */
   readonly onCancel: (cancellation: Cancellation) => void;
+  /** Called with the runs that the run had started and that nobody waits for any more, when it has ended before them. */
+  readonly onOrphans: (runIds: readonly string[], end: RunEnd) => void;
   /** Called once the journal's owner has let go of the run, or has lost it. */
   readonly onLeft: () => void;
 }
@@ -385,6 +387,9 @@ class RunJournal implements Journal {
   async #finish(end: RunEnd, preface: readonly PreparedEntry[] = []): Promise<void> {
     const { clock, encoder, logger } = this.#options;
     const nowMs = clock.now();
+    const orphans = this.#steps
+      .open()
+      .flatMap(({ kind, childId }) => (kind === "workflow" && childId !== "" ? [childId] : []));
     const open = endOfOpenSteps(this.#steps, nowMs).map((entry) => this.#prepareWhole(entry));
     const entries = [...preface, ...open];
     const write = this.#take(entries);
@@ -401,6 +406,9 @@ class RunJournal implements Journal {
       });
     }
     this.#leave(new LostRunError("the run has ended"));
+    if (orphans.length > 0) {
+      this.#options.onOrphans(orphans, end);
+    }
   }
 
   /** False: there are more events than was thought. */
