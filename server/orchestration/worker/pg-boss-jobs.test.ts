@@ -100,6 +100,28 @@ describe("jobs of runs", () => {
     expect(await jobs.fetch(10)).toEqual([]);
   });
 
+  it("need no connection besides that of the transaction that sends them", async () => {
+    const { database, jobs } = await openBoth();
+    const count = 10;
+    const begun = Promise.withResolvers<void>();
+    let open = 0;
+    await Promise.all(
+      Array.from({ length: count }, (_, index) =>
+        database.kysely.transaction().execute(async (transaction) => {
+          await sql`SELECT 1`.execute(transaction);
+          open += 1;
+          if (open === count) {
+            begun.resolve();
+          }
+          // All connections of the pool are in use.
+          await begun.promise;
+          await jobs.send(transaction, { id: randomUUID(), runId: `run-${index}` });
+        }),
+      ),
+    );
+    expect(await jobs.fetch(count)).toHaveLength(count);
+  });
+
   it("do not come when that transaction is undone", async () => {
     const { database, jobs } = await openBoth();
     const undone = database.kysely.transaction().execute(async (transaction) => {

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import type { Clock } from "@toolplane/framework";
 import { sql, type Transaction } from "kysely";
 import { type Db, fromKysely, PgBoss } from "pg-boss";
@@ -207,6 +208,9 @@ async function putQueue(boss: PgBoss, database: Pick<Database, "kysely">): Promi
   await sql`
     UPDATE ${sql.table(`${JOBS_SCHEMA}.queue`)} SET expire_seconds = ${EXPIRE_SECONDS} WHERE name = ${QUEUE}
   `.execute(database.kysely);
+  // Now pg-boss knows the queue by heart. Otherwise it would look it up with the first job, on another connection than that
+  // of the job's transaction: of several at once, all could wait for each other.
+  await boss.findJobs(QUEUE, { id: randomUUID() });
 }
 
 async function notify(transaction: Transaction<Tables>): Promise<void> {
