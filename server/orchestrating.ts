@@ -45,6 +45,7 @@ import { type Part, PartsInReverse } from "./parts.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { Database } from "./storage/database.ts";
 import type { Caller } from "./tools/caller.ts";
+import { version as serverVersion } from "./version.ts";
 
 export interface OpenOrchestratingOptions {
   readonly settings: Settings;
@@ -118,6 +119,7 @@ export async function openOrchestrating(options: OpenOrchestratingOptions): Prom
       works: createWorks({
         ...settings,
         toolCalling: calling,
+        version: serverVersion,
         children: childrenOf(runs, starter),
         modelWorks: createModelWorks({
           gateway,

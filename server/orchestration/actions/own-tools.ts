@@ -1,6 +1,5 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { OWN_SERVICE } from "../../registry/registry.ts";
-import { version } from "../../version.ts";
 import type { ToolCalling } from "./action.ts";
 
 /** Calls the tools that this server has itself, and not those of a newer one beside it, which would ask who is calling. */
@@ -17,7 +16,8 @@ export interface OwnTools {
   ): Promise<JsonObject>;
 }
 
-export function createOwnTools(toolCalling: ToolCalling): OwnTools {
+/** @param version of this server */
+export function createOwnTools(toolCalling: ToolCalling, version: string): OwnTools {
   return {
     call: async (name, args, context, timeoutMs) =>
       objectOf(

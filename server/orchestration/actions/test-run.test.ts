@@ -65,7 +65,7 @@ async function openStage(): Promise<Stage> {
   const registry = await emptyRegistry(database);
   const descriptors = Buffer.from(documentedDescriptors, "base64");
   await registry.registerLocal({ version, endpoint: server.url, descriptors });
-  const ownTools = createOwnTools(openToolCalling(registry));
+  const ownTools = createOwnTools(openToolCalling(registry), version);
   const work = createTestRunWork(ownTools, systemClock);
   return {
     shop,

@@ -8,6 +8,8 @@ import { type Children, createWorkflowWork } from "./workflow.ts";
 
 export interface WorksOptions {
   readonly toolCalling: ToolCalling;
+  /** Of this server, whose own tools some steps call. */
+  readonly version: string;
   readonly children: Children;
   /** What asks models. */
   readonly modelWorks: Pick<Works, "agent" | "requirement">;
@@ -17,8 +19,15 @@ export interface WorksOptions {
 }
 
 /** How each kind of step is done. */
-export function createWorks({ toolCalling, children, modelWorks, maxDepth, clock }: WorksOptions): Works {
-  const ownTools = createOwnTools(toolCalling);
+export function createWorks({
+  toolCalling,
+  version,
+  children,
+  modelWorks,
+  maxDepth,
+  clock,
+}: WorksOptions): Works {
+  const ownTools = createOwnTools(toolCalling, version);
   return {
     tool: createToolWork(toolCalling),
     agent: modelWorks.agent,

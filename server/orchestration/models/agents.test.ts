@@ -1,5 +1,6 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import type { Principal } from "@toolplane/framework";
+import { Code } from "@connectrpc/connect";
+import { DomainError, type Principal } from "@toolplane/framework";
 import { createResponseCache, type ResponseCache } from "@toolplane/framework/policies";
 import { type Agent, AgentSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
@@ -153,6 +154,17 @@ test("an answer that was forced by the end of the budget is not kept", async () 
   await give("About roses", agent).output;
   await give("About roses", agent).output;
   expect(gateway.requests).toHaveLength(2);
+});
+
+test("an attempt at a task asks an overloaded model once: further ones are the task's own attempts", async () => {
+  const overloaded = new DomainError({ code: Code.Unavailable, reason: "MODEL_OVERLOADED", message: "busy" });
+  const { give, gateway } = setUp(() => {
+    throw overloaded;
+  });
+  const { run, output } = give("a task");
+  await expect(output).rejects.toThrow("busy");
+  expect(gateway.requests).toHaveLength(1);
+  expect(run.delays).toEqual([]);
 });
 
 test("a failure is not kept", async () => {

@@ -4,7 +4,7 @@ import { MAX_DEPTH } from "./tool-results.ts";
 
 /** The output of a step whose work is a model's: `text`, and `json` where the text is JSON or has one block of it. */
 export function answerOutput(text: string): JsonObject {
-  const json = parsed(fencedJson(text) ?? text);
+  const json = parseBounded(fencedJson(text) ?? text, MAX_DEPTH);
   return json === undefined ? { text } : { text, json };
 }
 
@@ -23,10 +23,11 @@ function fencedJson(text: string): string | undefined {
     : undefined;
 }
 
-function parsed(text: string): JsonValue | undefined {
+/** Undefined: it is no JSON, nests deeper, or has a number that is too large for one. */
+export function parseBounded(text: string, maxDepth: number): JsonValue | undefined {
   try {
     const json: JsonValue = JSON.parse(text);
-    return isShallow(json, MAX_DEPTH) && isFiniteThroughout(json) ? json : undefined;
+    return isShallow(json, maxDepth) && isFiniteThroughout(json) ? json : undefined;
   } catch {
     return undefined;
   }

@@ -1,7 +1,9 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { isObject } from "../../schema/json.ts";
+import { parseBounded } from "./answer-json.ts";
 import type { ModelMessage, TokenUsage, Turn, TurnOptions, WantedCall } from "./model.ts";
 import type { WirePart } from "./protocols.ts";
+import { MAX_DEPTH } from "./tool-results.ts";
 
 /** What a stream of parts has come to so far. */
 export interface AnswerCollector {
@@ -33,6 +35,8 @@ interface CallPart extends WantedCall {
 
 /** How many characters a token has, roughly, in the languages that people write most. */
 const CHARACTERS_PER_TOKEN = 4;
+/** Of arguments: a turn is recorded with all its messages, in which they are some levels further down. */
+const MAX_ARGUMENT_DEPTH = MAX_DEPTH - 8;
 
 export function createAnswerCollector(onDelta: TurnOptions["onDelta"]): AnswerCollector {
   const parts: (OpenPart | CallPart)[] = [];
@@ -143,16 +147,9 @@ function finishOf(
   }
 }
 
-/** A call without any text is one without arguments. Undefined: no JSON. */
+/** A call without any text is one without arguments. Undefined: no JSON, or none that could be recorded and sent on. */
 function readArguments(text: string): JsonValue | undefined {
-  if (text.trim() === "") {
-    return {};
-  }
-  try {
-    return JSON.parse(text) as JsonValue;
-  } catch {
-    return undefined;
-  }
+  return text.trim() === "" ? {} : parseBounded(text, MAX_ARGUMENT_DEPTH);
 }
 
 /** What a provider wants to have back with a part, such as the signature of thoughts. */
@@ -189,9 +186,13 @@ function toMessages(parts: readonly (OpenPart | CallPart)[]): ModelMessage[] {
   return hasAnything ? [{ role: "assistant", content }] : [];
 }
 
-/** Names that a model made up may have characters that its own provider does not take back. */
+/**
+ * Names that a model made up may have characters that its own provider does not take back, or be those of members that all
+ * objects have, which the libraries then find in their own tables of names.
+ */
 function sendableName(name: string): string {
-  return name.replaceAll(/[^a-zA-Z0-9_-]/g, "_").slice(0, 64) || "_";
+  const fit = name.replaceAll(/[^a-zA-Z0-9_-]/g, "_").slice(0, 64);
+  return fit === "" || fit in Object.prototype ? `_${fit}` : fit;
 }
 
 /** Providers take nothing but objects back. What was none is shown as Anthropic advises. */

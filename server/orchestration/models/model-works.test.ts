@@ -194,6 +194,43 @@ describe.each(PROTOCOLS)("a requirement over the %s protocol", (protocol) => {
     }
   });
 
+  test("outlasts arguments and names of all kinds, and calls nothing that is not right", async () => {
+    const calling = recordingCalling();
+    const deep = (levels: number) => `{"city":${"[".repeat(levels)}${"]".repeat(levels)}}`;
+    const texts = [
+      '{"__proto__":{"city":"Rome"},"days":"x"}',
+      '{"constructor":1}',
+      '{"city":"Rome","days":1e999}',
+      '{"city":"Rome","days":NaN}',
+      deep(50),
+      deep(100_000),
+      "NaN",
+      '"Rome"',
+      '{"city":"Rome"',
+    ];
+    const names = ["__proto__", "constructor", "toString", "../vault", DROP, "x".repeat(5_000), "\ud800"];
+    let answers: ScriptedRequest["results"] = [];
+    const { ask } = await setUp((request) => {
+      if (turnOf(request) === 1) {
+        const name = forecast(request);
+        return callsTools([
+          ...texts.map((text) => ({ name, text })),
+          ...names.map((each) => ({ name: each, text: "{}" })),
+        ]);
+      }
+      answers = request.results;
+      return says("done");
+    }, calling);
+
+    await expect(ask()).resolves.toMatchObject({ output: { text: "done" } });
+
+    expect(answers).toHaveLength(texts.length + names.length);
+    for (const { text } of answers) {
+      expect(JSON.parse(text)).toMatchObject({ error: { code: expect.any(String) } });
+    }
+    expect(calling.calls).toEqual([]);
+  });
+
   test("goes on from the journal wherever its worker died", async () => {
     const script: Script = (request) =>
       turnOf(request) === 1

@@ -172,7 +172,7 @@ function argumentsOf(call: WantedCall, schema: JsonValue): JsonObject {
 function syntaxError(text: string): string {
   try {
     JSON.parse(text);
-    return "it nests too deep";
+    return "it nests too deep, or has a number that is too large";
   } catch (error) {
     return error instanceof Error ? error.message.slice(0, 200) : "it cannot be parsed";
   }
