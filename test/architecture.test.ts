@@ -30,7 +30,7 @@ const domains: Record<string, readonly string[]> = {
   registry: ["backends", "schema", "pool", "storage", "config"],
   tools: ["registry/registry.ts", "backends", "config"],
   "event-log": ["storage"],
-  "event-streams": ["event-log/event-log.ts"],
+  "event-streams": ["event-log/event-log.ts", "storage/announcements.ts"],
   "test-runs": ["event-log/event-log.ts", "event-streams", "storage", "config", "idempotency"],
   orchestration: [
     "event-log/event-log.ts",
@@ -51,7 +51,14 @@ const domains: Record<string, readonly string[]> = {
 };
 
 /** Neither a domain nor a part of one. */
-const shared = ["error-code.ts", "fingerprint.ts", "ownership.ts", "page-token.ts", "timeout.ts", "version.ts"];
+const shared = [
+  "error-code.ts",
+  "fingerprint.ts",
+  "ownership.ts",
+  "page-token.ts",
+  "timeout.ts",
+  "version.ts",
+];
 
 interface Import {
   readonly from: string;

@@ -12,6 +12,7 @@ import {
   type RunStep,
 } from "@toolplane/gen/toolplane/orchestration/v1/run_pb.js";
 import type { EventLog } from "../event-log/event-log.ts";
+import { createRunEndWaiter } from "../event-streams/run-end.ts";
 import type { Database } from "../storage/database.ts";
 import type { RunJobs } from "./jobs.ts";
 import type { RunAnnouncements } from "./store/announcements.ts";
@@ -99,9 +100,6 @@ export interface RunsOptions {
   readonly maxEventsPerRun: number;
 }
 
-/** How often whoever waits for a run's end looks, since an announcement may be lost. */
-const LOOK_INTERVAL_MS = 2_000;
-
 /** Somebody has made the same request at the same time. */
 class RepeatedRequestError extends Error {}
 
@@ -156,42 +154,7 @@ export function createRuns(options: RunsOptions): Runs {
     return known;
   }
 
-  async function waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<Run> {
-    const deadline = clock.monotonic() + ms;
-    for (;;) {
-      const news = nextEnd(runId, signal, () => Math.min(deadline - clock.monotonic(), LOOK_INTERVAL_MS));
-      try {
-        const run = await get(runId);
-        if (run.endTime !== undefined || signal.aborted || clock.monotonic() >= deadline) {
-          return run;
-        }
-        await news.promise;
-      } finally {
-        news.stop();
-      }
-    }
-  }
-
-  /** Resolves when the run may have ended, or it is time to look. Listens from the beginning, so that nothing is missed. */
-  function nextEnd(runId: string, signal: AbortSignal, patienceMs: () => number) {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const wake = () => resolve();
-    const unsubscribe = announcements.subscribe((news) => {
-      if (news === undefined || (news.kind === "ended" && news.runId === runId)) {
-        resolve();
-      }
-    });
-    signal.addEventListener("abort", wake);
-    const stopTimer = clock.after(patienceMs(), wake);
-    return {
-      promise,
-      stop() {
-        unsubscribe();
-        signal.removeEventListener("abort", wake);
-        stopTimer();
-      },
-    };
-  }
+  const waitForEnd = createRunEndWaiter({ announcements, clock, get });
 
   return {
     create: createRun,

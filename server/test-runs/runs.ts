@@ -24,6 +24,7 @@ import {
   PositionGapError,
   UnknownStreamError,
 } from "../event-log/event-log.ts";
+import { createRunEndWaiter } from "../event-streams/run-end.ts";
 import type { Database } from "../storage/database.ts";
 import { storable } from "../storage/text.ts";
 import { type Announcements, announce } from "./announcements.ts";
@@ -128,9 +129,6 @@ export interface RunsOptions {
 
 /** So many runs are remembered by what never changes about them. */
 const MAX_IDENTITIES = 2_000;
-/** How often whoever waits for a run's end looks, since an announcement may be lost. */
-const LOOK_INTERVAL_MS = 2_000;
-
 /** Somebody has made the same request at the same time. */
 class RepeatedRequestError extends Error {}
 
@@ -161,7 +159,7 @@ export function createRuns(options: RunsOptions): Runs {
             throw new RepeatedRequestError();
           }
           if (first.state === TestRunState.QUEUED) {
-            await announce(transaction, { kind: "queued" });
+            await announce(transaction, { kind: "queued", runId: "" });
           }
         },
       });
@@ -394,42 +392,7 @@ export function createRuns(options: RunsOptions): Runs {
     });
   }
 
-  async function waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<TestRun> {
-    const deadline = clock.monotonic() + ms;
-    for (;;) {
-      const news = nextEnd(runId, signal, () => Math.min(deadline - clock.monotonic(), LOOK_INTERVAL_MS));
-      try {
-        const run = await get(runId);
-        if (run.endTime !== undefined || signal.aborted || clock.monotonic() >= deadline) {
-          return run;
-        }
-        await news.promise;
-      } finally {
-        news.stop();
-      }
-    }
-  }
-
-  /** Resolves when the run may have ended, or it is time to look. Listens from the beginning, so that nothing is missed. */
-  function nextEnd(runId: string, signal: AbortSignal, patienceMs: () => number) {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const wake = () => resolve();
-    const unsubscribe = announcements.subscribe((news) => {
-      if (news === undefined || (news.kind === "ended" && news.runId === runId)) {
-        resolve();
-      }
-    });
-    signal.addEventListener("abort", wake);
-    const stopTimer = clock.after(patienceMs(), wake);
-    return {
-      promise,
-      stop() {
-        unsubscribe();
-        signal.removeEventListener("abort", wake);
-        stopTimer();
-      },
-    };
-  }
+  const waitForEnd = createRunEndWaiter({ announcements, clock, get });
 
   return {
     create: createRun,
