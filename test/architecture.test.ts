@@ -127,3 +127,15 @@ test.each(Object.entries(domains))("server/%s imports only what it stands on", (
   });
   expect(forbidden).toEqual([]);
 });
+
+test("the libraries of models are loaded with the first turn only", () => {
+  const values = globSync("**/*.ts", {
+    cwd: join(root, "server"),
+    exclude: ["dist/**", "**/*.test.ts"],
+  }).filter((file) =>
+    /^import (?!type )[^;]*?from "(ai|@ai-sdk\/[^"]+|[^"]*\/protocols\.ts)";/m.test(
+      readFileSync(join(root, "server", file), "utf8"),
+    ),
+  );
+  expect(values).toEqual(["orchestration/models/protocols.ts"]);
+});
