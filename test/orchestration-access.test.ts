@@ -17,6 +17,7 @@ import {
   type ScriptedRequest,
   startAnthropicServer,
 } from "../server/orchestration/models/test-support/model-servers.ts";
+import { createTestDatabaseUrl } from "../server/storage/testing.ts";
 import { type CountingBackend, startCountingBackend } from "./support/counting-backend.ts";
 import { startTestApp, type TestApp } from "./support/test-app.ts";
 
@@ -44,14 +45,18 @@ let ada: ReturnType<typeof clientsOf>;
 let bob: ReturnType<typeof clientsOf>;
 let reader: ReturnType<typeof clientsOf>;
 let stranger: ReturnType<typeof clientsOf>;
+let adaToken: string;
+let bobToken: string;
 let readerToken: string;
+let options: NonNullable<Parameters<typeof startTestApp>[0]>;
 
 beforeAll(async () => {
   backend = await startCountingBackend({ handle: (text) => handle(text) });
   closing.push(() => backend.close());
   models = await startAnthropicServer((request) => script(request));
   closing.push(() => models.close());
-  app = await startTestApp({
+  options = {
+    databaseUrl: await createTestDatabaseUrl(),
     config: JSON.stringify({
       auth: { required: true },
       secrets: [{ name: "backend", env: "BACKEND_SECRET", hosts: ["127.0.0.1"] }],
@@ -68,21 +73,30 @@ beforeAll(async () => {
       format: "json",
       destination: { write: (line: string) => logged.push(line) },
     }),
-  });
+  };
+  app = await startTestApp(options);
   closing.push(() => app.close());
   operator = clientsOf(OPERATOR);
   const keyOf = async (name: string, role: Role) =>
     (await operator.admin.createApiKey({ name, role })).secret;
-  ada = clientsOf(await keyOf("ada", Role.CALLER));
-  bob = clientsOf(await keyOf("bob", Role.CALLER));
+  adaToken = await keyOf("ada", Role.CALLER);
+  bobToken = await keyOf("bob", Role.CALLER);
   readerToken = await keyOf("reader", Role.READER);
-  reader = clientsOf(readerToken);
-  stranger = clientsOf(undefined);
+  meet();
   await operator.registry.registerService({
     service: { name: "faults", version: "1.0.0" },
     instance: { id: "faults", endpoint: backend.url, leaseTtl: { seconds: 3_600n } },
   });
 });
+
+/** Clients of the server that runs now. */
+function meet(): void {
+  operator = clientsOf(OPERATOR);
+  ada = clientsOf(adaToken);
+  bob = clientsOf(bobToken);
+  reader = clientsOf(readerToken);
+  stranger = clientsOf(undefined);
+}
 
 beforeEach(() => {
   handle = () => undefined;
@@ -354,6 +368,30 @@ test("a model that starts runs widens nothing: what it makes up uses its own too
     .map(({ text: written }) => written)
     .filter((written) => written.startsWith("by "));
   expect([...new Set(made)]).toEqual([`by ${READ}`]);
+});
+
+test("rights go with a run to the worker that takes it over", async () => {
+  const began = Promise.withResolvers<void>();
+  handle = async (text) => {
+    if (text === "gated") {
+      began.resolve();
+      await new Promise(() => undefined);
+    }
+  };
+  const runId = await start(
+    workflow(
+      { id: "first", tool: { name: WRITE, arguments: { text: "gated" } } },
+      { id: "second", depends_on: ["first"], tool: { name: REGISTER, arguments: sneaky } },
+    ),
+  );
+  await began.promise;
+  handle = () => undefined;
+  await app.close();
+  app = await startTestApp(options);
+  meet();
+  const run = await ended(runId);
+  expect(run).toMatchObject({ createdBy: "key:ada", error: { code: Code.PermissionDenied } });
+  expect(await serviceNames()).not.toContain("sneaky");
 });
 
 test("runs start and retry runs no deeper than they may", async () => {
