@@ -532,6 +532,15 @@ test("Expressions are counted before they are parsed", () => {
   ]);
 });
 
+test("One wrong argument does not hide another", () => {
+  const wrong = "- { id: x, tool: { name: analyze, arguments: { text: 5, topwords: 1, topWords: no } } }";
+  expect(problemsOf(steps(wrong))).toEqual([
+    expect.stringContaining("UNKNOWN_ARGUMENT steps[1].tool.arguments.topwords"),
+    expect.stringContaining("steps[1].tool.arguments.text"),
+    expect.stringContaining("steps[1].tool.arguments.topWords"),
+  ]);
+});
+
 test("Whether a step has an output is no question: it may be null", () => {
   expect(problemsOf(call("text: \"${ has(steps.first.output) ? 'yes' : 'no' }\""))).toEqual([
     expect.stringContaining("is always true: a step has it, be it null; write steps.first.output != null"),

@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { DomainError } from "@toolplane/framework";
+import type { ToolScope } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import {
   type ToolAction,
   type Workflow,
@@ -13,7 +14,15 @@ import { checkRules } from "../../schema/validate-rules.ts";
 import { Violations } from "../../schema/violations.ts";
 import { checkBounds } from "./bounds.ts";
 import { type LinkedStep, toGraph } from "./graph.ts";
-import type { AgentLookup, KnownTool, ScheduleCheck, ToolLookup, Unknown, WorkflowLookup } from "./lookup.ts";
+import type {
+  AgentLookup,
+  KnownTool,
+  ScheduleCheck,
+  ToolLookup,
+  ToolPatternLookup,
+  Unknown,
+  WorkflowLookup,
+} from "./lookup.ts";
 import { checkCycles, checkOutputReferences, checkVariables, indexSteps, linkSteps } from "./order.ts";
 import {
   fallbackTool,
@@ -29,6 +38,8 @@ import { TypeCheck } from "./types.ts";
 
 export interface CheckOptions {
   readonly tools: ToolLookup;
+  /** Undefined: names of tools that models may use are taken as they are. */
+  readonly toolPatterns?: ToolPatternLookup | undefined;
   /** Undefined: agents, workflows and schedules are taken as they are. */
   readonly agents?: AgentLookup | undefined;
   readonly workflows?: WorkflowLookup | undefined;
@@ -72,6 +83,9 @@ export async function checkWorkflowInSlices(
     }
   }
 }
+
+/** So many names of tools that a model may use are looked up. */
+const MAX_PATTERNS = 100;
 
 class Check {
   readonly #workflow: Workflow;
@@ -198,6 +212,9 @@ class Check {
     const fallback = fallbackTool(step);
     if (fallback !== undefined) this.#checkTool(fallback, `${field}.fallback.tool.name`, step.id);
     if (action.case === "tool") this.#checkTool(action.value, `${field}.tool.name`, step.id);
+    if (action.case === "requirement") {
+      this.#checkScope(action.value.tools, `${field}.requirement.tools`, step.id);
+    }
     if (action.case === "agent") {
       const unknown = agents?.(action.value.name, action.value.version);
       if (unknown !== undefined) this.#unknown("UNKNOWN_AGENT", `${field}.agent.name`, step.id, unknown);
@@ -218,6 +235,22 @@ class Check {
           this.#unknown("UNKNOWN_WORKFLOW", `${field}.workflow.name`, step.id, found);
         }
       }
+    }
+  }
+
+  /** Tools may yet come, so that these are warnings. */
+  #checkScope(scope: ToolScope | undefined, field: string, stepId: string): void {
+    const { toolPatterns } = this.#options;
+    if (scope === undefined || scope.none || toolPatterns === undefined) return;
+    for (const [index, pattern] of scope.names.slice(0, MAX_PATTERNS).entries()) {
+      if (toolPatterns(pattern, scope.environment)) continue;
+      this.#problems.add({
+        reason: "UNKNOWN_TOOL",
+        field: `${field}.names[${index}]`,
+        stepId,
+        message: `no tool is named ${JSON.stringify(pattern)} now; list tools to see their names, or register the service`,
+        isWarning: true,
+      });
     }
   }
 

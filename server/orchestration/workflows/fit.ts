@@ -125,6 +125,13 @@ class Fitting {
       const fields = Object.keys(plain);
       for (const name of fields) this.#argument(name, target.object, path);
       this.#missing(new Set(fields), target.object, path);
+      if (this.found.length > before) {
+        // The schema as a whole would tell of the same again. Each other field is looked at on its own.
+        for (const [name, field] of Object.entries(plain)) {
+          const shape = target.object.field(name);
+          if (shape !== undefined) this.#constant(field, shape, fieldPath(path, name));
+        }
+      }
     }
     if (this.found.length > before || target.source === undefined) return;
     for (const { reason, field, description } of violations(target.source, plain, path)) {

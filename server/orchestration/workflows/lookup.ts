@@ -19,6 +19,9 @@ export interface Unknown {
 /** Finds a tool. Empty environment and version stand for the default ones. */
 export type ToolLookup = (name: string, environment: string, version: string) => KnownTool | Unknown;
 
+/** Whether a name of tools, in which `*` stands for any characters, matches any that there is now. */
+export type ToolPatternLookup = (pattern: string, environment: string) => boolean;
+
 /** Whether there is an agent; version 0 is the newest. Undefined: there is. */
 export type AgentLookup = (name: string, version: number) => Unknown | undefined;
 

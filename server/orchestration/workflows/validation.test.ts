@@ -1,7 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { notFound } from "@toolplane/framework";
 import { AgentSchema } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
-import { type Workflow, WorkflowSchema } from "@toolplane/gen/toolplane/orchestration/v1/workflow_pb.js";
+import {
+  type Workflow,
+  WorkflowProblemSeverity,
+  WorkflowSchema,
+} from "@toolplane/gen/toolplane/orchestration/v1/workflow_pb.js";
 import { Streaming, type Tool, ToolKind, ToolSchema } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import { expect, test } from "vitest";
 import { checkSchedule } from "../worker/cron.ts";
@@ -9,6 +13,8 @@ import { createWorkflowValidator } from "./validation.ts";
 
 const tools: Readonly<Record<string, Tool>> = {
   echo: create(ToolSchema, {
+    name: "s.v1.Service.echo",
+    alias: "s.echo",
     kind: ToolKind.RPC,
     streaming: Streaming.SERVER,
     inputSchema: { type: "object", additionalProperties: false, properties: { text: { type: "string" } } },
@@ -27,6 +33,11 @@ const validator = createWorkflowValidator({
       if (tool === undefined) throw notFound("tool", name, "did you mean echo?");
       return tool;
     },
+    listTools: ({ filter }) => ({
+      items: Object.values(tools).filter(() => filter?.environment === "default"),
+      nextPageToken: "",
+      totalSize: 2,
+    }),
   },
   workflows: {
     async get(name, version) {
@@ -108,7 +119,10 @@ test("A text that is no workflow has problems and nothing else", async () => {
 
 test("A failure of the definitions is no problem of the workflow", async () => {
   const broken = createWorkflowValidator({
-    registry: { getTool: () => create(ToolSchema, {}) },
+    registry: {
+      getTool: () => create(ToolSchema, {}),
+      listTools: () => ({ items: [], nextPageToken: "", totalSize: 0 }),
+    },
     workflows: { get: () => Promise.reject(new Error("the database is away")) },
     agents: { get: () => Promise.reject(new Error("the database is away")) },
     checkSchedule,
@@ -116,4 +130,41 @@ test("A failure of the definitions is no problem of the workflow", async () => {
   await expect(
     broken.validate({ case: "text", value: "name: a\nsteps: [{ id: x, agent: { name: b, task: c } }]" }),
   ).rejects.toThrow("the database is away");
+});
+
+test("Tools for a model that there are not now are warned of", async () => {
+  const { workflow, problems } = await validator.validate({
+    case: "text",
+    value: `name: a
+steps:
+  - { id: a, requirement: { text: hi, tools: { names: [echo, s.*, "*.echo", ecko, t.*] } } }
+  - { id: b, requirement: { text: hi, tools: { names: [s.*], environment: prod } } }
+  - { id: c, requirement: { text: hi, tools: { none: true } } }
+`,
+  });
+  expect(workflow).toBeDefined();
+  expect(problems.map(({ severity, field, line }) => [severity, field, line])).toEqual([
+    [WorkflowProblemSeverity.WARNING, "steps[0].requirement.tools.names[3]", 3],
+    [WorkflowProblemSeverity.WARNING, "steps[0].requirement.tools.names[4]", 3],
+    [WorkflowProblemSeverity.WARNING, "steps[1].requirement.tools.names[0]", 4],
+  ]);
+});
+
+test("While a large workflow is checked, others have their turns", async () => {
+  const text = "x ${ 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 } y";
+  const steps = Array.from({ length: 100 }, (_, index) => ({
+    id: `s${index}`,
+    action: { case: "agent" as const, value: { name: "writer", task: text.repeat(20) } },
+  }));
+  let turns = 0;
+  const turn = () => {
+    turns++;
+    next = setImmediate(turn);
+  };
+  let next = setImmediate(turn);
+  const workflow = create(WorkflowSchema, { name: "a", steps });
+  const { problems } = await validator.validate({ case: "workflow", value: workflow });
+  clearImmediate(next);
+  expect(problems).toEqual([]);
+  expect(turns).toBeGreaterThan(1);
 });

@@ -1,19 +1,21 @@
-import type { JsonObject } from "@bufbuild/protobuf";
+import { create, type JsonObject } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { DomainError } from "@toolplane/framework";
 import type { Agent } from "@toolplane/gen/toolplane/orchestration/v1/model_pb.js";
 import type { Workflow } from "@toolplane/gen/toolplane/orchestration/v1/workflow_pb.js";
+import { ToolFilterSchema, ToolView } from "@toolplane/gen/toolplane/registry/v1/registry_service_pb.js";
 import { Streaming, ToolKind } from "@toolplane/gen/toolplane/registry/v1/tool_pb.js";
 import type { Registry } from "../../registry/registry.ts";
 import type { Definitions } from "../definitions/definitions.ts";
 import type { CheckedWorkflow, WorkflowChecks } from "../definitions/workflow-checks.ts";
+import { globMatches } from "../models/glob.ts";
 import { checkWorkflowInSlices } from "./check.ts";
-import type { KnownTool, ScheduleCheck, ToolLookup, Unknown } from "./lookup.ts";
+import type { KnownTool, ScheduleCheck, ToolLookup, ToolPatternLookup, Unknown } from "./lookup.ts";
 import { parseWorkflowText } from "./parse.ts";
 import type { FindPlace } from "./problems.ts";
 
 export interface ValidatorParts {
-  readonly registry: Pick<Registry, "getTool">;
+  readonly registry: Pick<Registry, "getTool" | "listTools">;
   readonly workflows: Pick<Definitions<Workflow>, "get">;
   readonly agents: Pick<Definitions<Agent>, "get">;
   readonly checkSchedule: ScheduleCheck;
@@ -30,6 +32,7 @@ export function createWorkflowValidator(parts: ValidatorParts): WorkflowChecks {
     ]);
     const checked = await checkWorkflowInSlices(workflow, {
       tools,
+      toolPatterns: toolPatternLookup(parts.registry),
       agents(name, version) {
         const found = agents.get(keyOf({ name, version }));
         return found !== undefined && "unknown" in found ? found : undefined;
@@ -71,6 +74,36 @@ function toolLookup(registry: Pick<Registry, "getTool">): ToolLookup {
       return unknown(error);
     }
   };
+}
+
+const PAGE_SIZE = 1_000;
+
+/** Lists the tools of an environment once, when a pattern is first asked about. */
+function toolPatternLookup(registry: Pick<Registry, "getTool" | "listTools">): ToolPatternLookup {
+  const known = new Map<string, readonly string[]>();
+  const lookUp = toolLookup(registry);
+  return (pattern, environment) => {
+    if (!pattern.includes("*")) return !("unknown" in lookUp(pattern, environment, ""));
+    let names = known.get(environment);
+    if (names === undefined) {
+      names = toolNames(registry, environment || "default");
+      known.set(environment, names);
+    }
+    return names.some((name) => globMatches(pattern, name));
+  };
+}
+
+/** Names and aliases. */
+function toolNames(registry: Pick<Registry, "listTools">, environment: string): string[] {
+  const names: string[] = [];
+  const filter = create(ToolFilterSchema, { environment });
+  let pageToken = "";
+  do {
+    const page = registry.listTools({ filter, pageSize: PAGE_SIZE, pageToken, view: ToolView.BASIC });
+    for (const { name, alias } of page.items) names.push(name, ...(alias === "" ? [] : [alias]));
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "");
+  return names;
 }
 
 function orAny(schema: JsonObject | undefined): JsonObject | undefined {
