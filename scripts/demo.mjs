@@ -1,6 +1,6 @@
 // `npm run demo`: a tour of Toolplane on real services, each command shown as you would type it.
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -120,6 +120,19 @@ async function tour() {
     await piped(versions, "call", "diff.FollowVersions", "-");
   }
 
+  title("A workflow: steps side by side, a list, and a person who is asked");
+  const file = join(dataDir, "grades.yaml");
+  writeFileSync(file, workflow({ hasTime: services.time !== undefined }));
+  await toolplane("workflow", "graph", file);
+  await toolplane("workflow", "put", file);
+  const texts = JSON.stringify(["To be or not to be.", sentence]);
+  await toolplane("workflow", "run", "grades", `texts:=${texts}`, "--detach");
+  say("It is recorded step by step, and would be finished after kill -9. What it waits for is a person:");
+  await until(["run", "list", "--state", "waiting", "--json"], (output) => output.includes('"gate"'));
+  await toolplane("run", "show", "latest");
+  await toolplane("run", "approve", "latest", "--comment", "well written");
+  await toolplane("run", "watch", "latest");
+
   title("Arguments are checked before anything is sent");
   await refused("call", "text.AnalyzeText", "text=", "topWords:=1000");
 
@@ -139,6 +152,29 @@ async function tour() {
   await until(["services", "list", "text", "--json"], (output) => !output.includes('"text"'));
   await toolplane("services");
   say(styleText("green", "That was the tour. `npm start` starts a server that stays."));
+}
+
+/** Grades a list of texts beside asking for the time, then asks a person. */
+function workflow({ hasTime }) {
+  const time = `  - id: time
+    tool:
+      name: time.ConvertTime
+      arguments: { localTime: "2026-07-01T09:00", zone: Europe/Berlin, toZones: [Asia/Tokyo] }
+`;
+  return `name: grades
+description: Grades texts, and asks whether they are good enough.
+steps:
+  - id: grades
+    for_each: { items: "\${ input.texts }" }
+    tool:
+      name: text.AnalyzeText
+      arguments: { text: "\${ item }", topWords: 1 }
+${hasTime ? time : ""}  - id: gate
+    approval: { message: "Publish texts of \${ steps.grades.output.map(grade, grade.words) } words?" }
+output:
+  words: \${ steps.grades.output.map(grade, grade.words) }
+  said: \${ steps.gate.output.comment }
+`;
 }
 
 /** Shows a command and runs it, its output as it comes. */

@@ -21,6 +21,26 @@ const EVENTS = [
   { finished: { resultCount: 1 } },
 ];
 
+const RUNS = "toolplane.orchestration.v1.OrchestrationService";
+/** A tool in Go beside one in Python, and a person. */
+const TWO_LANGUAGES = `
+name: two-languages
+steps:
+  - id: versions
+    tool:
+      name: diff.CompareTexts
+      arguments: { before: a, after: b }
+  - id: time
+    tool:
+      name: time.ConvertTime
+      arguments: { localTime: "2026-07-01T09:00", zone: Europe/Berlin, toZones: [Asia/Tokyo] }
+  - id: gate
+    approval: { message: "Go on after \${ steps.versions.output.difference.added }?" }
+output:
+  added: \${ steps.versions.output.difference.added }
+  tokyo: \${ steps.time.output.zones['Asia/Tokyo'].localTime }
+`;
+
 /** What people have at hand: grpcurl, buf curl, curl. */
 export function testCommandLineClients(polyglot: () => Polyglot): void {
   let grpcurlPath: string;
@@ -114,6 +134,43 @@ export function testCommandLineClients(polyglot: () => Polyglot): void {
       ]);
     });
 
+    it("starts a workflow over a Go and a Python tool, answers it, and watches it to its end", async () => {
+      const send = async (method: string, request: object) => {
+        const { stdout, stderr } = await grpcurl(["-d", JSON.stringify(request)], `${RUNS}/${method}`);
+        return [stderr, jsonDocuments(stdout)] as const;
+      };
+      const [problem, [started]] = await send("StartRun", { source: { workflow: { text: TWO_LANGUAGES } } });
+      expect(problem).toBe("");
+      const { id: runId } = (started as { run: { id: string } }).run;
+      const toldKinds = async () =>
+        (await output("curl", ["-sN", "--max-time", "1", `${polyglot().url}/runs/${runId}/events`])).stdout;
+      await expect.poll(toldKinds).toContain("event: approval-requested");
+      expect(await send("ResolveApproval", { runId, path: "gate", approved: true })).toMatchObject([
+        "",
+        [{ run: { id: runId } }],
+      ]);
+
+      const [, told] = await send("WatchRun", { runId });
+      expect(told[0]).toMatchObject({ connected: { run: { id: runId } } });
+      const events = told.flatMap((news) => (news as { events?: { events: object[] } }).events?.events ?? []);
+      expect(events.map((event) => Number((event as { sequence: string }).sequence))).toEqual(
+        events.map((_, index) => index + 1),
+      );
+      expect(events.filter((event) => "finished" in event)).toMatchObject([
+        {
+          finished: {
+            state: "RUN_STATE_SUCCEEDED",
+            output: { added: "1", tokyo: "2026-07-01T16:00:00" },
+          },
+        },
+      ]);
+      expect(events.at(-1)).toHaveProperty("finished");
+      expect((await toldKinds()).match(/^event: .*$/gm)?.slice(-2)).toEqual([
+        "event: finished",
+        "event: caught-up",
+      ]);
+    });
+
     it("works on the examples themselves", async () => {
       for (const [name, service] of [
         ["text", "examples.text.v1.TextService"],
@@ -160,6 +217,19 @@ export function testCommandLineClients(polyglot: () => Polyglot): void {
 
     it("streams", async () => {
       expect(await curl("toolplane.tools.v1.ToolService/CallToolStream", STREAM)).toMatchObject(EVENTS);
+    });
+
+    it("starts a run and watches it in one", async () => {
+      const calls = [CALL.call, { tool: "diff.CompareTexts", arguments: { before: "a", after: "b" } }];
+      const told = await curl(`${RUNS}/ExecuteRun`, { start: { source: { toolBatch: { calls } } } });
+      expect(told[0]).toHaveProperty("connected");
+      const events = told.flatMap((news) => (news as { events?: { events: object[] } }).events?.events ?? []);
+      expect(events.at(-1)).toMatchObject({
+        finished: {
+          state: "RUN_STATE_SUCCEEDED",
+          output: [{ result: { words: 3 } }, { result: { difference: { added: "1" } } }],
+        },
+      });
     });
 
     it("lists services and methods", async () => {
