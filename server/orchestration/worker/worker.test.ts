@@ -384,6 +384,20 @@ describe("a worker", () => {
     anew.end("finished");
     await expect.poll(() => jobState(id)).toBe("completed");
   });
+
+  it("lets a run that it has lost itself record what it came to, before it goes on anew", async () => {
+    const part = start({ stubborn: true });
+    await send("run-1");
+    const drive = await part.next();
+    await sql`UPDATE toolplane_jobs.job SET heartbeat_on = now() - interval '11 s'`.execute(database.kysely);
+    await expect.poll(() => drive.control.signal.aborted).toBe(true);
+    expect(part.drives).toHaveLength(1);
+    drive.end("left");
+    const anew = await part.next();
+    expect(anew.control.signal.aborted).toBe(false);
+    anew.end("finished");
+    await expect.poll(() => part.worker.active).toBe(0);
+  });
 });
 
 /** The methods of an object of a class, for spreading. */

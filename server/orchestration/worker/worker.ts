@@ -14,6 +14,8 @@ const HELD_MS = 9_000;
 const TICK_MS = 1_000;
 /** How many runs a worker has, with those that only wait for others, in terms of those that it works on. */
 const MAX_HELD = 10;
+/** How long a run that was lost and fetched again may take to record what it had come to, before it goes on anew. */
+const LET_GO_MS = 3_000;
 /** How many jobs are fetched at once: several replicas that are woken together share what there is. */
 const FETCHED_AT_ONCE = 10;
 /** How long runs may take to let go when the worker drains. */
@@ -54,6 +56,8 @@ interface Held {
   readonly controller: AbortController;
   /** When it was last certain that the job is this worker's, by the monotonic clock. */
   heldAt: number;
+  /** Resolved when nothing is done here any more with this fetch of the job. */
+  readonly over: PromiseWithResolvers<void>;
   /** It only waits for runs that it has started. They may have to be worked on here, so that it takes nobody's place. */
   isIdle: boolean;
 }
@@ -179,17 +183,22 @@ class RunWorker implements Worker {
     const fetched = await jobs.fetch(limit, minDepth);
     this.#isAway = false;
     for (const job of fetched) {
-      void this.#work({ job, controller: new AbortController(), heldAt, isIdle: false });
+      void this.#work({
+        job,
+        controller: new AbortController(),
+        heldAt,
+        isIdle: false,
+        over: Promise.withResolvers(),
+      });
     }
     return fetched.length;
   }
 
   async #work(held: Held): Promise<void> {
     const { job, controller } = held;
-    for (const earlier of this.#held) {
-      if (earlier.job.id === job.id) {
-        earlier.controller.abort(new ReleasedError("the run was lost and fetched again"));
-      }
+    const earlier = [...this.#held].filter((other) => other.job.id === job.id);
+    for (const other of earlier) {
+      other.controller.abort(new ReleasedError("the run was lost and fetched again"));
     }
     this.#held.add(held);
     if (this.#isDraining) {
@@ -199,6 +208,7 @@ class RunWorker implements Worker {
     const log = logger.child({ runId: job.runId, job: job.id });
     let done: Promise<void>;
     try {
+      await this.#letGo(earlier);
       done = (await this.#drive(held)) === "done" ? jobs.complete(job) : jobs.release(job);
     } catch (error) {
       log.error({ err: error }, "could not go on with a run; it is tried again");
@@ -207,9 +217,20 @@ class RunWorker implements Worker {
     // What fails here is made good by the next worker that has the job, when it is not touched any more.
     await done.catch((error: unknown) => log.warn({ err: error }, "could not let go of a run's job"));
     this.#held.delete(held);
+    held.over.resolve();
     this.#tellIfDrained();
     if (this.#mayBeMore) {
       this.#fetchSoon();
+    }
+  }
+
+  /** Waits, not for long, for what still ends. */
+  async #letGo(earlier: readonly Held[]): Promise<void> {
+    if (earlier.length > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const giveUp = this.#options.clock.after(LET_GO_MS, resolve);
+      await Promise.race([promise, Promise.all(earlier.map(({ over }) => over.promise))]);
+      giveUp();
     }
   }
 
