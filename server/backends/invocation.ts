@@ -11,7 +11,11 @@ declare const inputBrand: unique symbol;
 
 /** One result of a tool. Conversions are done when asked for. */
 export interface Output {
-  json(): JsonValue;
+  /**
+   * @param whole true: with fields that have their default value too, where the backend speaks Protobuf. Programs that
+   *   look into the result need not know then that Protobuf's JSON leaves these out.
+   */
+  json(whole?: boolean): JsonValue;
   /** Undefined where the backend does not speak Protobuf. */
   message?(): Any;
   /** What `Invoker.restore` makes the same result from, so that it can be kept. */

@@ -50,7 +50,7 @@ test.each<[string, JsonValue]>([
 });
 
 test("results of a stream are too many when together they are too large, however small each is", () => {
-  const list = createResultList(false, 1_000);
+  const list = createResultList("json", 1_000);
   const add = () => list.add(output(true));
   for (let index = 0; index < 15; index++) {
     add();

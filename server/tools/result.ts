@@ -32,17 +32,20 @@ export interface ResultList {
   finish(streams: boolean): ToolResultInit;
 }
 
-export function createResultList(typed: boolean, maxBytes: number): ResultList {
+/**
+ * @param form `typed`: Protobuf, where the backend speaks it; `whole`: JSON with fields that have their default value, too
+ */
+export function createResultList(form: "json" | "whole" | "typed", maxBytes: number): ResultList {
   const outputs: Output[] = [];
   const values: Value[] = [];
   let left = maxBytes;
   return {
     add(output) {
-      if (typed) {
+      if (form === "typed") {
         outputs.push(output);
         return;
       }
-      const { value, bytes } = toValue(output.json(), left, () =>
+      const { value, bytes } = toValue(output.json(form === "whole"), left, () =>
         values.length === 0 ? tooLarge(maxBytes) : tooLarge(maxBytes, ": call it with CallToolStream"),
       );
       values.push(value);

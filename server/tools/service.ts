@@ -32,7 +32,7 @@ export function toolRoutes(options: ToolServiceOptions): (router: ConnectRouter)
     context: CallerContext,
   ): Promise<MessageInitShape<typeof CallToolResponseSchema>> {
     const progress = createProgress(call, clock);
-    const results = createResultList(progress.typed, options.maxResultBytes);
+    const results = createResultList(progress.typed ? "typed" : "json", options.maxResultBytes);
     for await (const event of caller.call(call, context)) {
       progress.follow(event);
       if (event.kind === "result") {

@@ -26,15 +26,27 @@ import {
 /**
  * A message as JSON. A google.protobuf.Any begins with its `@type`, for people. One whose type nobody described keeps
  * its content: it becomes `{"@type": "…", "value": "<base64>"}`, in the form of the well-known types.
+ *
+ * @param whole true: with fields that have their default value, too
  */
-export function messageToJson(desc: DescMessage, message: Message, registry: Registry): JsonValue {
-  const json = toJsonWithUnknown(desc, message, registry);
+export function messageToJson(
+  desc: DescMessage,
+  message: Message,
+  registry: Registry,
+  whole = false,
+): JsonValue {
+  const json = toJsonWithUnknown(desc, message, registry, whole);
   return mayHoldAny(desc) ? typeFirst(json) : json;
 }
 
-function toJsonWithUnknown(desc: DescMessage, message: Message, registry: Registry): JsonValue {
+function toJsonWithUnknown(
+  desc: DescMessage,
+  message: Message,
+  registry: Registry,
+  whole: boolean,
+): JsonValue {
   try {
-    return toJson(desc, message, { registry });
+    return toJson(desc, message, { registry, alwaysEmitImplicit: whole });
   } catch (error) {
     // The rare case pays: the message is copied and its unknown parts are wrapped.
     const opaque: Opaque = { known: registry, registry: createMutableRegistry(registry) };
@@ -42,7 +54,7 @@ function toJsonWithUnknown(desc: DescMessage, message: Message, registry: Regist
     if (!wrapUnknown(reflect(desc, copy), opaque)) {
       throw error;
     }
-    return toJson(desc, copy, { registry: opaque.registry });
+    return toJson(desc, copy, { registry: opaque.registry, alwaysEmitImplicit: whole });
   }
 }
 

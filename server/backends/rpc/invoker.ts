@@ -139,9 +139,9 @@ async function* all(
 
 function toOutput(method: DescMethod, message: Message, registry: Registry): Output {
   return {
-    json(): JsonValue {
+    json(whole = false): JsonValue {
       try {
-        return messageToJson(method.output, message, registry);
+        return messageToJson(method.output, message, registry, whole);
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);
         throw invalidResult(method, `it cannot be written as JSON: ${why}`, error);

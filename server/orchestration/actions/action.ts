@@ -40,6 +40,8 @@ export interface ToolCallSpec {
   /** Empty: the highest that can be called. */
   readonly version: string;
   readonly arguments: JsonValue;
+  /** True: the result has fields with their default value too, for expressions that look into it. Default: false. */
+  readonly whole?: boolean | undefined;
   /** Default: that of tools. */
   readonly timeoutMs?: number | undefined;
 }

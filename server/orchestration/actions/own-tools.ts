@@ -22,7 +22,14 @@ export function createOwnTools(toolCalling: ToolCalling, version: string): OwnTo
     call: async (name, args, context, timeoutMs) =>
       objectOf(
         await toolCalling.call(
-          { tool: `${OWN_SERVICE}.${name}`, environment: "", version, arguments: args, timeoutMs },
+          {
+            tool: `${OWN_SERVICE}.${name}`,
+            environment: "",
+            version,
+            arguments: args,
+            whole: true,
+            timeoutMs,
+          },
           context,
         ),
       ),

@@ -48,7 +48,7 @@ export function createToolCalling({
         headers.set("idempotency-key", idempotencyKey);
         headers.set("x-request-id", idempotencyKey);
       }
-      const results = createResultList(false, maxResultBytes);
+      const results = createResultList(spec.whole === true ? "whole" : "json", maxResultBytes);
       const leaving = departureOf(signal);
       const context = {
         principal: run.principal,

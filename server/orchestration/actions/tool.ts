@@ -4,7 +4,14 @@ import type { ToolCalling, Work } from "./action.ts";
 export function createToolWork(toolCalling: ToolCalling): Work<"tool"> {
   return async ({ tool, environment, version }, input, context) => ({
     output: await toolCalling.call(
-      { tool, environment, version, arguments: input["arguments"] ?? {}, timeoutMs: context.timeoutMs },
+      {
+        tool,
+        environment,
+        version,
+        arguments: input["arguments"] ?? {},
+        whole: true,
+        timeoutMs: context.timeoutMs,
+      },
       context,
     ),
   });

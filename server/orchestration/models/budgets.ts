@@ -50,8 +50,9 @@ export function limitsOf(budget: ModelBudget | undefined): Limits {
 
 /** Refuses a limit on the cost of a model whose price is not known. */
 export function checkPrice(limits: Limits, model: Model, gateway: Pick<ModelGateway, "costUsd">): void {
-  const nothing: TokenUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0 };
-  if (limits.maxCostUsd === undefined || gateway.costUsd(model, nothing) !== undefined) {
+  // One of each kind: what nobody uses costs nothing, whatever its price.
+  const each: TokenUsage = { inputTokens: 2, cachedInputTokens: 1, outputTokens: 1 };
+  if (limits.maxCostUsd === undefined || gateway.costUsd(model, each) !== undefined) {
     return;
   }
   const setting = "orchestration.models[].input_price and output_price";
