@@ -392,9 +392,16 @@ test("rights go with a run to the worker that takes it over", async () => {
   expect(await serviceNames()).not.toContain("sneaky");
 });
 
-test("runs start and retry runs no deeper than they may", async () => {
+test("runs start and retry runs no deeper than they may, whatever is said of their depth", async () => {
   const failed = await execute(batch(["faults.Absent", {}]));
-  const headers = new Headers({ "x-toolplane-run": failed.id, "x-toolplane-run-depth": "5" });
+  // As calls of a run have them, but for the depth, which anybody can make up.
+  const headersOf = (runId: string) =>
+    new Headers({ "x-toolplane-run": runId, "x-toolplane-run-depth": "0" });
+  let headers = headersOf(failed.id);
+  for (let depth = 1; depth <= 5; depth++) {
+    const { run } = await ada.runs.startRun({ source: { kind: batch([READ, {}]) } }, { headers });
+    headers = headersOf(run?.id ?? "");
+  }
   expect(
     await refusalOf(ada.runs.startRun({ source: { kind: batch([READ, {}]) } }, { headers })),
   ).toMatchObject({ reason: "RUN_TOO_DEEP" });

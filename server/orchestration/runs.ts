@@ -57,10 +57,8 @@ export interface Runs {
   pinned(runId: string): Promise<Pick<NewRun, "source" | "agents">>;
   /** The run that the same request has made before. Throws INVALID_ARGUMENT when only its id is the same. */
   requested(run: Pick<NewRun, "principal" | "request">): Promise<Run | undefined>;
-  /** Who started it. Throws NOT_FOUND. */
-  owner(runId: string): Promise<string>;
-  /** On whose behalf it runs. Throws NOT_FOUND. */
-  principal(runId: string): Promise<Principal>;
+  /** On whose behalf it runs, and how many runs stand above it. Throws NOT_FOUND. */
+  origin(runId: string): Promise<{ readonly principal: Principal; readonly depth: number }>;
   /** The run when it has ended, or as it is after `ms`. */
   waitForEnd(runId: string, ms: number, signal: AbortSignal): Promise<Run>;
   list(filter: RunFilter | undefined, page: PageRequest): Promise<Page<Run>>;
@@ -106,7 +104,7 @@ class RepeatedRequestError extends Error {}
 export function createRuns(options: RunsOptions): Runs {
   const { database, eventLog, jobs, announcements, redactor, encoder, clock, maxQueuedRuns } = options;
   const { kysely } = database;
-  const { get, source, pinned, owner, principal, list, listSteps } = createRunQueries(database, redactor);
+  const { get, source, pinned, origin, list, listSteps } = createRunQueries(database, redactor);
 
   async function requested(run: Pick<NewRun, "principal" | "request">): Promise<Run | undefined> {
     const known = await findRequested(kysely, run);
@@ -162,8 +160,7 @@ export function createRuns(options: RunsOptions): Runs {
     source,
     pinned,
     requested,
-    owner,
-    principal,
+    origin,
     waitForEnd,
     list,
     listSteps,

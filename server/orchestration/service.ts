@@ -41,21 +41,19 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
   /** Refuses a change to a run by others than whoever started it and operators. */
   async function authorize(runId: string, context: Pick<HandlerContext, "values">): Promise<Principal> {
     const principal = principalOf(context.values);
-    refuseStranger({ type: RESOURCE, id: runId, createdBy: await runs.owner(runId) }, principal);
+    const { principal: owner } = await runs.origin(runId);
+    refuseStranger({ type: RESOURCE, id: runId, createdBy: owner.id }, principal);
     return principal;
   }
 
-  /** The run whose call this is, if there is such a run: anybody can send its headers. */
+  /** The run whose call this is, if there is such a run: anybody can send its headers, so it is asked how deep it is. */
   async function parentRun(headers: Headers): Promise<NewRun["parent"]> {
     const parent = parentOf(headers);
     if (parent === undefined) {
       return undefined;
     }
-    const exists = await runs.owner(parent.runId).then(
-      () => true,
-      () => false,
-    );
-    return exists ? parent : undefined;
+    const origin = await runs.origin(parent.runId).catch(() => undefined);
+    return origin && { runId: parent.runId, depth: origin.depth + 1 };
   }
 
   async function start(request: StartRunRequest, context: HandlerContext): Promise<Run> {
@@ -134,7 +132,7 @@ export function runRoutes(options: RunRoutesOptions): (router: ConnectRouter) =>
       }
       return {
         run: await starter.retry(run, fromSteps, {
-          principal: actingFor(await runs.principal(runId), asking),
+          principal: actingFor((await runs.origin(runId)).principal, asking),
           parent: await parentRun(context.requestHeader),
           ...(requestId !== "" && {
             request: {

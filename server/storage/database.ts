@@ -17,7 +17,8 @@ const CONNECTION_TIMEOUT_MS = 5_000;
 /** How long one statement may run, wait for a lock, or leave its transaction idle. */
 const STATEMENT_TIMEOUT_MS = 30_000;
 const LOCK_TIMEOUT_MS = 10_000;
-const IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000;
+/** Shorter than others wait for a lock: a process that is frozen in a transaction must not hold up those that are well. */
+const IDLE_IN_TRANSACTION_TIMEOUT_MS = 8_000;
 /** When the server has not ended a statement by itself, the connection is given up. */
 const QUERY_TIMEOUT_MS = STATEMENT_TIMEOUT_MS + 5_000;
 const IDLE_CONNECTION_TIMEOUT_MS = 60_000;

@@ -230,7 +230,6 @@ describe("a UTCP http tool is sent", () => {
         },
       },
     };
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: this is how UTCP writes a variable
     const template = { url: "/x", headers: { "x-key": "<${KEY}>" } };
     await call(template, {}, {}, options);
     secret = "two";

@@ -97,7 +97,7 @@ test("what a run was started with is given back, and to its worker", async () =>
   );
   expect(kind).toBe(RunKind.AGENT_TASKS);
   expect(await store.runs.source(id)).toEqual(agents);
-  expect(await store.runs.owner(id)).toBe("user:ada");
+  expect((await store.runs.origin(id)).principal.id).toBe("user:ada");
   expect(await store.runs.get(id)).toMatchObject({
     title: "writer\ufffd\ufffd",
     parentRunId: "above",
@@ -105,7 +105,7 @@ test("what a run was started with is given back, and to its worker", async () =>
   });
   const { run } = await store.claim(id);
   expect(run).toMatchObject({ depth: 2, source: agents, agents: [{ name: "writer", prompt: "Write!" }] });
-  for (const ask of [store.runs.get, store.runs.source, store.runs.owner]) {
+  for (const ask of [store.runs.get, store.runs.source, store.runs.origin]) {
     await expect(ask("nowhere")).rejects.toMatchObject({ init: { reason: "RUN_NOT_FOUND" } });
   }
 });

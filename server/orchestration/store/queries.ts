@@ -35,8 +35,7 @@ export interface RunQueries {
   get(runId: string): Promise<Run>;
   source(runId: string): Promise<RunSource>;
   pinned(runId: string): Promise<Pick<NewRun, "source" | "agents">>;
-  owner(runId: string): Promise<string>;
-  principal(runId: string): Promise<Principal>;
+  origin(runId: string): Promise<{ readonly principal: Principal; readonly depth: number }>;
   list(filter: RunFilter | undefined, page: PageRequest): Promise<Page<Run>>;
   listSteps(request: ListRunStepsRequest): Promise<Page<RunStep>>;
 }
@@ -53,7 +52,7 @@ export function createRunQueries({ kysely }: Pick<Database, "kysely">, redactor:
   async function made(runId: string) {
     const row = await kysely
       .selectFrom("runs")
-      .select(["source", "agents", "created_by", "principal"])
+      .select(["source", "agents", "principal", "depth"])
       .where("id", "=", storable(runId))
       .executeTakeFirst();
     if (row === undefined) {
@@ -82,9 +81,10 @@ export function createRunQueries({ kysely }: Pick<Database, "kysely">, redactor:
       };
     },
 
-    owner: async (runId) => (await made(runId)).created_by,
-
-    principal: async (runId) => (await made(runId)).principal,
+    async origin(runId) {
+      const { principal, depth } = await made(runId);
+      return { principal, depth };
+    },
 
     async list(filter, { pageSize, pageToken }) {
       const tokens = pageTokens("runs", 1, RunFilterSchema, filter);

@@ -173,7 +173,8 @@ export declare const ServerConfigSchema: GenMessage<ServerConfig>;
  */
 export declare type OrchestrationConfig = Message<"toolplane.config.v1.OrchestrationConfig"> & {
   /**
-   * How many runs this replica works on at once. More wait. Unset: 50.
+   * How many runs this replica works on at once. More wait. Runs that only wait for runs or test runs that they have
+   * started do not count. Unset: 50.
    *
    * @generated from field: uint32 max_concurrent_runs = 1;
    */
@@ -245,7 +246,7 @@ export declare type OrchestrationConfig = Message<"toolplane.config.v1.Orchestra
   defaultModel: string;
 
   /**
-   * From so many allowed tools on, a model searches for tools instead of being offered all. Unset: 20.
+   * With more allowed tools than this, a model searches for tools instead of being offered all. Unset: 20.
    *
    * @generated from field: uint32 search_tools_above = 11;
    */

@@ -12,7 +12,8 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_toolplane_orchestration_v1_model: GenFile;
 
 /**
- * Which tools a model may use. Everything that is set must match. What a tool returns never adds to it.
+ * Which tools a model may use. Everything that is set must match. What a tool returns never adds to it. It also holds for
+ * what a model makes up to be started with `start-run`; kept workflows and agents use what they are kept with.
  *
  * @generated from message toolplane.orchestration.v1.ToolScope
  */

@@ -742,7 +742,7 @@ export declare type PutWorkflowRequest = Message<"toolplane.orchestration.v1.Put
     case: "workflow";
   } | {
     /**
-     * As YAML or JSON. Problems then name the line.
+     * As YAML or JSON, at most 256 KiB. Problems then name the line.
      *
      * @generated from field: string text = 2;
      */
@@ -982,7 +982,7 @@ export declare type ValidateWorkflowRequest = Message<"toolplane.orchestration.v
     case: "workflow";
   } | {
     /**
-     * As YAML or JSON. Problems then name the line.
+     * As YAML or JSON, at most 256 KiB. Problems then name the line.
      *
      * @generated from field: string text = 2;
      */
@@ -1316,7 +1316,7 @@ export declare const OrchestrationService: GenService<{
   },
   /**
    * Starts a run that goes on where one that failed or was cancelled ended: steps that had succeeded are taken over, the
-   * others run anew. FAILED_PRECONDITION unless the run has ended so.
+   * others run anew. It runs on behalf of whoever started the first one. FAILED_PRECONDITION unless the run has ended so.
    *
    * @generated from rpc toolplane.orchestration.v1.OrchestrationService.RetryRun
    */
@@ -1327,7 +1327,7 @@ export declare const OrchestrationService: GenService<{
   },
   /**
    * Answers what a run waits for. The same answer again changes nothing; another one is refused with
-   * FAILED_PRECONDITION. Not a tool: models cannot approve.
+   * FAILED_PRECONDITION. Not a tool, and refused to calls that runs make: models cannot approve.
    *
    * @generated from rpc toolplane.orchestration.v1.OrchestrationService.ResolveApproval
    */

@@ -306,7 +306,7 @@ export declare type StepStarted = Message<"toolplane.orchestration.v1.StepStarte
   target: string;
 
   /**
-   * Counts the attempts, from 1.
+   * Counts the attempts, from 1. One that was broken off because its server stopped is begun again under the same number.
    *
    * @generated from field: uint32 attempt = 3;
    */

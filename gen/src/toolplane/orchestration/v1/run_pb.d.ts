@@ -138,7 +138,7 @@ export declare type WorkflowStart = Message<"toolplane.orchestration.v1.Workflow
     case: "inline";
   } | {
     /**
-     * The same as YAML or JSON.
+     * The same as YAML or JSON, at most 256 KiB.
      *
      * @generated from field: string text = 3;
      */
@@ -570,7 +570,8 @@ export declare type RunStep = Message<"toolplane.orchestration.v1.RunStep"> & {
   fallback: boolean;
 
   /**
-   * True when it was taken from the run that this one retries, or an answer from the cache.
+   * True when it was taken from the run that this one retries, or is an answer from the cache: then `usage` says what that
+   * has saved.
    *
    * @generated from field: bool reused = 12;
    */

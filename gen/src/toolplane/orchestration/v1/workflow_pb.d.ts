@@ -19,7 +19,8 @@ export declare const file_toolplane_orchestration_v1_workflow: GenFile;
  * stands for its value, whatever its type; otherwise values are put into the text. `$${` stands for `${`. Expressions see
  * `input` (of the run), `steps.<id>.output`, `steps.<id>.state` and `steps.<id>.error` (of steps that this one comes
  * after), `run.id`, `run.attempt`, `run.start_time` and, within a fan-out, `item` and `index`. A step comes after every
- * step that its expressions name and those in `depends_on`.
+ * step that its expressions name and those in `depends_on`. Outputs of Protobuf methods have all their fields that are not
+ * optional, also where these have their default value.
  *
  * @generated from message toolplane.orchestration.v1.Workflow
  */
@@ -124,7 +125,7 @@ export declare type Workflow = Message<"toolplane.orchestration.v1.Workflow"> & 
 export declare const WorkflowSchema: GenMessage<Workflow>;
 
 /**
- * A time at which a workflow starts by itself, again and again. Each occurrence starts one run, on whichever replica. Of
+ * A time at which a workflow starts by itself, again and again, on behalf of whoever put the workflow. Each occurrence starts one run, on whichever replica. Of
  * occurrences that were missed while no server ran, the last one is made up for within an hour.
  *
  * @generated from message toolplane.orchestration.v1.Schedule
@@ -702,7 +703,8 @@ export declare type WorkflowProblem = Message<"toolplane.orchestration.v1.Workfl
   severity: WorkflowProblemSeverity;
 
   /**
-   * What it is, such as `CYCLE`, `UNKNOWN_STEP`, `UNKNOWN_TOOL`, `TYPE_MISMATCH`, `UNREACHABLE` or `SYNTAX`.
+   * What it is, such as `CYCLE`, `UNKNOWN_STEP`, `UNKNOWN_TOOL`, `TYPE_MISMATCH`, `UNREACHABLE`, `SYNTAX` or
+   * `TOO_MANY_EXPRESSIONS`.
    *
    * @generated from field: string reason = 2;
    */
@@ -874,7 +876,7 @@ export declare type WorkflowGraphEdge = Message<"toolplane.orchestration.v1.Work
 export declare const WorkflowGraphEdgeSchema: GenMessage<WorkflowGraphEdge>;
 
 /**
- * By which ends of the steps before it a step runs.
+ * By which ends of the steps before it a step runs. In YAML and JSON, `on_failure` and `always` will do.
  *
  * @generated from enum toolplane.orchestration.v1.StepTrigger
  */
