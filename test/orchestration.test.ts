@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type JsonValue, toJson } from "@bufbuild/protobuf";
+import { type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
@@ -461,6 +461,90 @@ test("a model starts a workflow by the server's own tools, and that run knows wh
   expect(outputOf(run)).toMatchObject({ text: "true" });
   const { runs: children } = await runs.listRuns({ filter: { parentRunId: run.id } });
   expect(children).toMatchObject([{ title: "small", state: RunState.SUCCEEDED, parentRunId: run.id }]);
+});
+
+test("a model runs tests, compares the runs and starts a workflow, all by the server's own tools", async () => {
+  await runs.putWorkflow({
+    source: {
+      case: "text",
+      value: JSON.stringify({ name: "report", steps: [{ id: "only", ...write("report") }] }),
+    },
+  });
+  const resultOf = (result: { text: string } | undefined) => JSON.parse(result?.text ?? "{}").result;
+  let testRuns: string[] = [];
+  script = ({ turn, tools, results }) => {
+    const call = (part: string, args: JsonObject) => ({
+      name: tools.find((tool) => tool.name.includes(part))?.name ?? "none",
+      arguments: args,
+    });
+    switch (turn) {
+      case 1:
+        return {
+          kind: "answer",
+          calls: [
+            call("run-unit-tests", { project: "shop" }),
+            call("run-unit-tests", { project: "shop", environment: "wrong-prices" }),
+          ],
+        };
+      case 2:
+        testRuns = results.map((result) => resultOf(result).run.id);
+        return {
+          kind: "answer",
+          calls: testRuns.map((runId) => call("get-test-run", { runId, wait: "60s" })),
+        };
+      case 3: {
+        const [base = "", head = ""] = testRuns;
+        const compared = { base: { runIds: [base] }, head: { runIds: [head] } };
+        return { kind: "answer", calls: [call("compare-test-runs", compared)] };
+      }
+      case 4:
+        // The environments differ, so nothing is called a regression; what broke is listed all the same.
+        expect(resultOf(results[0]).comparison.changes.length).toBeGreaterThan(0);
+        return {
+          kind: "answer",
+          calls: [call("start-run", { source: { workflow: { name: "report" } } })],
+        };
+      default:
+        return { kind: "answer", text: `Reported by ${resultOf(results[0]).run.id}.` };
+    }
+  };
+  const run = await execute({
+    case: "requirement",
+    value: {
+      text: "Find out what the wrong prices break, and report it.",
+      tools: {
+        names: [
+          "toolplane.*-test*",
+          "toolplane.compare-test-runs",
+          "toolplane.run-unit-tests",
+          "toolplane.start-run",
+        ],
+      },
+    },
+  });
+  expect(run).toMatchObject({ state: RunState.SUCCEEDED, usage: { turns: 5, toolCalls: 6 } });
+  const { runs: children } = await runs.listRuns({ filter: { parentRunId: run.id } });
+  expect(outputOf(run)).toMatchObject({ text: `Reported by ${children[0]?.id}.` });
+});
+
+test("a workflow starts by its schedule, with what the schedule gives it, until it is deleted", async () => {
+  const definition = {
+    name: "ticking",
+    schedules: [{ cron: "* * * * * *", input: { what: "tick" } }],
+    steps: [{ id: "only", value: "${ input.what }" }],
+  };
+  const { workflow: kept } = await runs.putWorkflow({
+    source: { case: "text", value: JSON.stringify(definition) },
+  });
+  expect(kept?.schedules[0]?.nextTime).toBeDefined();
+  const started = async () => (await runsOfOther.listRuns({ filter: { name: "ticking" } })).runs;
+  await expect.poll(async () => (await started()).length).toBeGreaterThanOrEqual(3);
+  await runs.deleteWorkflow({ name: "ticking" });
+  for (const { id } of await started()) {
+    const run = await ended(id);
+    expect(run).toMatchObject({ state: RunState.SUCCEEDED, schedule: "ticking" });
+    expect(outputOf(run)).toEqual({ only: "tick" });
+  }
 });
 
 test("tasks of an agent are done side by side, and a task that was done is answered from what is kept", async () => {
