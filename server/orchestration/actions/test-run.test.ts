@@ -124,7 +124,7 @@ test("a worker that takes the step over waits for the same test run", async () =
   const first = run("gated", context);
   first.catch(() => undefined);
   await expect.poll(() => childOf(context)).not.toBe("");
-  release.abort(new ReleasedError());
+  release.abort(new ReleasedError("the worker stops"));
   await expect(first).rejects.toBeDefined();
   const again = run("gated", { ...context, attempt: 2, signal: new AbortController().signal });
   await shop.openGate();

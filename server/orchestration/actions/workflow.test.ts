@@ -137,7 +137,7 @@ test.for([
     new DomainError({ code: Code.DeadlineExceeded, reason: "STEP_TIMEOUT", message: "its time is over" }),
     ["child-1 by anonymous: the run run-1 that started it was stopped"],
   ],
-  [new ReleasedError(), []],
+  [new ReleasedError("the worker stops"), []],
   [new DomainError({ code: Code.Unavailable, reason: "DATABASE_UNAVAILABLE", message: "away" }), []],
 ] as const)(
   "the run is stopped with the step, unless only the worker goes: %s",

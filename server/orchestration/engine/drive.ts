@@ -19,6 +19,7 @@ import { createParking } from "./parking.ts";
 import { outputOf, outputOfFailed } from "./plan-output.ts";
 import { fallbackOf, plannedAbout, plannedEntry, valueWork, workOf } from "./plan-work.ts";
 import { createRecorder } from "./recorder.ts";
+import { createResting } from "./resting.ts";
 import { createSchedule, type Turn } from "./schedule.ts";
 import { evaluateCondition, evaluateInputs, runScope, scopeOf, stepScope, targetOf } from "./scope.ts";
 import { sleepUntil } from "./sleep.ts";
@@ -47,6 +48,8 @@ export interface Drive {
   begin(): void;
   /** Stops everything at once, unless there is a verdict already. */
   stop(verdict: Verdict, reason: unknown): void;
+  /** Begins nothing more, and stops when all that has begun is recorded, or its time of grace is over. */
+  rest(reason: ReleasedError): void;
   /** Looks for answers to approvals. */
   look(): void;
   readonly verdict: Promise<Verdict>;
@@ -100,10 +103,12 @@ export function createDrive(
     before: (path) => run.steps.get(path),
     clock,
   });
+  const resting = createResting();
   const outputs = createOutputBudget({ ...options, kept: keptBytes(run, plan) });
   const runner = createStepRunner({
     run: factsOf(run),
     recorder,
+    resting,
     outputs,
     signal,
     use,
@@ -111,6 +116,13 @@ export function createDrive(
     logger,
     random,
   });
+
+  function rest(reason: ReleasedError): void {
+    const release = () => stop({ kind: "released" }, reason);
+    resting.rest(release);
+    const cancelTimer = clock.after(reason.graceMs, release);
+    signal.addEventListener("abort", cancelTimer, { once: true });
+  }
 
   function use(more: MessageInitShape<typeof UsageSchema>): Usage {
     usage = addUsage(usage, more);
@@ -360,6 +372,7 @@ export function createDrive(
   return {
     verdict,
     stop,
+    rest,
     look,
     begin() {
       sleepUntil(run.deadline, clock, signal).then(

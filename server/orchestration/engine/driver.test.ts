@@ -599,6 +599,76 @@ test("a run that is released is left for another worker, and the attempt that wa
   expect(waiting.map(({ context }) => context.attempt)).toEqual([1, 1]);
 });
 
+test("a worker that stops lets what has begun end, begins nothing more, and nothing is done again", async () => {
+  const stop = new AbortController();
+  const { work, waiting } = held();
+  const steps = [
+    { id: "first", ...tool("slow") },
+    { id: "second", depends_on: ["first"], ...tool("slow") },
+  ];
+  const driving = setUpDriving(workflow({ steps }), { slow: work });
+  const driven = driving.drive({ signal: stop.signal });
+  await settled();
+  stop.abort(new ReleasedError("the server stops", 5_000));
+  await settled();
+  expect(waiting[0]?.context.signal.aborted).toBe(false);
+  waiting[0]?.resolve("done");
+  expect(await driven).toBe("left");
+  expect(waiting).toHaveLength(1);
+
+  const again = driving.drive();
+  await settled();
+  expect(waiting.map(({ context }) => context.path)).toEqual(["first", "second"]);
+  waiting[1]?.resolve("done");
+  expect(await again).toBe("finished");
+});
+
+test("a worker that stops breaks off what takes longer than its grace", async () => {
+  const stop = new AbortController();
+  const { work, waiting } = held();
+  const driving = setUpDriving(batch([{ tool: "slow" }]), { slow: work });
+  const driven = driving.drive({ signal: stop.signal });
+  await settled();
+  stop.abort(new ReleasedError("the server stops", 5_000));
+  await settled();
+  driving.clock.advance(5_000);
+  expect(await driven).toBe("left");
+  expect(waiting[0]?.context.signal.aborted).toBe(true);
+});
+
+test("a worker that stops does not wait for steps that go on part by part, once their part has ended", async () => {
+  const stop = new AbortController();
+  const { work, waiting } = held();
+  const part = (context: StepContext, id: string) =>
+    context.nested({
+      id,
+      kind: "tool",
+      target: "slow",
+      timeoutMs: undefined,
+      retry: { attempts: 1, initialBackoffMs: 0, maxBackoffMs: 0 },
+      execute: async (inner) => ({ output: (await work({}, inner)) as string }),
+    });
+  const driving = setUpDriving(batch([{ tool: "whole" }]), {
+    async whole(_, context) {
+      await part(context, "one");
+      await part(context, "two");
+      return "whole";
+    },
+  });
+  const driven = driving.drive({ signal: stop.signal });
+  await settled();
+  stop.abort(new ReleasedError("the server stops", 5_000));
+  waiting[0]?.resolve("done");
+  expect(await driven).toBe("left");
+  expect(waiting.map(({ context }) => context.path)).toEqual(["call0/one"]);
+
+  const again = driving.drive();
+  await settled();
+  expect(waiting.map(({ context }) => context.path)).toEqual(["call0/one", "call0/two"]);
+  waiting[1]?.resolve("done");
+  expect(await again).toBe("finished");
+});
+
 test("a run that takes too long is stopped", async () => {
   const { work } = held();
   const driving = setUpDriving(

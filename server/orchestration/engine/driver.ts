@@ -48,7 +48,14 @@ export function createEngine(options: EngineOptions): Engine {
       return "finished";
     }
     const drive = createDrive(run, plan, journal, { ...options, onIdle: control.onIdle });
-    const obey = () => drive.stop(verdictOf(control.signal.reason), control.signal.reason);
+    const obey = () => {
+      const { reason } = control.signal;
+      if (reason instanceof ReleasedError && reason.graceMs > 0) {
+        drive.rest(reason);
+      } else {
+        drive.stop(verdictOf(reason), reason);
+      }
+    };
     const stopListening = control.onAnswer(drive.look);
     control.signal.addEventListener("abort", obey, { once: true });
     try {

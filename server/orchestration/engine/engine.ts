@@ -36,4 +36,11 @@ export class CancelledError extends Error {
 /** This worker stops; another one goes on with the run. */
 export class ReleasedError extends Error {
   override readonly name = "ReleasedError";
+  /** How long what has begun may take to end, in milliseconds; nothing else begins meanwhile. */
+  readonly graceMs: number;
+
+  constructor(message: string, graceMs = 0) {
+    super(message);
+    this.graceMs = graceMs;
+  }
 }

@@ -8,6 +8,7 @@ import { createAttemptLimit } from "./attempt-limit.ts";
 import type { StepAbout } from "./finished-step.ts";
 import type { OutputBudget } from "./output-budget.ts";
 import type { Recorder } from "./recorder.ts";
+import type { Busy, Resting } from "./resting.ts";
 import { retryDelayMs } from "./retry-delay.ts";
 import { untilAborted } from "./sleep.ts";
 import { statusOf } from "./statuses.ts";
@@ -60,6 +61,8 @@ export interface StepRunnerOptions {
   readonly run: RunFacts;
   readonly recorder: Recorder;
   readonly outputs: OutputBudget;
+  /** Asked before anything begins, and told when it is recorded. */
+  readonly resting: Resting;
   /** Aborted when the run ends here. */
   readonly signal: AbortSignal;
   /** Adds to what the run has used up, and returns that. */
@@ -86,7 +89,7 @@ interface Doing {
 }
 
 export function createStepRunner(options: StepRunnerOptions): StepRunner {
-  const { run: facts, recorder, outputs, signal, use, clock, logger, random } = options;
+  const { run: facts, recorder, outputs, resting, signal, use, clock, logger, random } = options;
 
   const toStatus = (error: unknown, path: string) => statusOf(error, { runId: facts.id, path, logger });
 
@@ -131,30 +134,40 @@ export function createStepRunner(options: StepRunnerOptions): StepRunner {
       await place.wait(wakeTime);
     }
     for (let { failures } = history; ; ) {
-      const attempted = await place.room(() => attempt(doing, step));
-      if (attempted.ok) {
-        const { result, outputBytes } = attempted;
-        const usage = result.usage ?? doing.usage;
-        return finish(about, { ...result, state: "succeeded", usage }, outputBytes);
+      let busy: Busy | undefined;
+      let delay: number | undefined;
+      try {
+        const attempted = await place.room(async () => {
+          await resting.admit(place.signal);
+          busy = resting.begin();
+          return await attempt(doing, step, busy);
+        });
+        if (attempted.ok) {
+          const { result, outputBytes } = attempted;
+          const usage = result.usage ?? doing.usage;
+          return await finish(about, { ...result, state: "succeeded", usage }, outputBytes);
+        }
+        failures += 1;
+        const leftMs = Math.min(place.deadline, place.attemptDeadline ?? Infinity) - clock.now();
+        delay = retryDelayMs(attempted.error, { failures, retry: step.retry, leftMs, random });
+        if (delay === undefined) {
+          return await fail(doing, attempted.error);
+        }
+        recorder.retrying(about.path, attempted.error, delay);
+      } finally {
+        busy?.end();
       }
-      failures += 1;
-      const leftMs = Math.min(place.deadline, place.attemptDeadline ?? Infinity) - clock.now();
-      const delay = retryDelayMs(attempted.error, { failures, retry: step.retry, leftMs, random });
-      if (delay === undefined) {
-        return fail(doing, attempted.error);
-      }
-      recorder.retrying(about.path, attempted.error, delay);
       await place.wait(clock.now() + delay);
     }
   }
 
-  async function attempt(doing: Doing, step: WorkStep): Promise<Attempted> {
+  async function attempt(doing: Doing, step: WorkStep, busy: Busy): Promise<Attempted> {
     const { about, place } = doing;
     place.signal.throwIfAborted();
     const begun = recorder.begin(about, { input: step.input });
     const limit = createAttemptLimit({ path: about.path, timeoutMs: step.timeoutMs, within: place, clock });
     try {
-      const context = createContext(doing, begun, limit);
+      const context = createContext(doing, begun, limit, busy);
       const result = await untilAborted(execute(step, context), limit.signal);
       return { ok: true, result, outputBytes: outputs.take(about.path, result.output) };
     } catch (thrown) {
@@ -175,6 +188,7 @@ export function createStepRunner(options: StepRunnerOptions): StepRunner {
     doing: Doing,
     { attempt, startTime }: ReturnType<Recorder["begin"]>,
     limit: ReturnType<typeof createAttemptLimit>,
+    busy: Busy,
   ): StepContext {
     const { about, place } = doing;
     const { path } = about;
@@ -216,7 +230,8 @@ export function createStepRunner(options: StepRunnerOptions): StepRunner {
           // Another worker has had it done; the run's total has it already.
           spend(before.usage);
         }
-        const end = run(partPath, part, inner);
+        const resume = busy.part();
+        const end = run(partPath, part, inner).finally(resume);
         // Whoever does not wait for it any more is not interested in how it fails.
         end.catch(() => {});
         return end;

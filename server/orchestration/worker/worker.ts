@@ -18,7 +18,9 @@ const MAX_HELD = 10;
 const LET_GO_MS = 3_000;
 /** How many jobs are fetched at once: several replicas that are woken together share what there is. */
 const FETCHED_AT_ONCE = 10;
-/** How long runs may take to let go when the worker drains. */
+/** How long calls may take to end when the worker drains: others would have to make them once more. */
+const DRAIN_GRACE_MS = 5_000;
+/** How long runs may take to let go then. */
 const DRAIN_TIMEOUT_MS = 10_000;
 /** Before a run whose driving has failed is tried again: doubled with each time that it was fetched. */
 const MIN_BACKOFF_MS = 1_000;
@@ -108,7 +110,7 @@ class RunWorker implements Worker {
     this.#isDraining = true;
     this.#cancelPoll();
     for (const { controller } of this.#held) {
-      controller.abort(new ReleasedError("the worker stops"));
+      controller.abort(new ReleasedError("the worker stops", DRAIN_GRACE_MS));
     }
     this.#tellIfDrained();
     const giveUp = clock.after(DRAIN_TIMEOUT_MS, () => {
