@@ -147,9 +147,24 @@ describe("an answer", () => {
       await journal.record([started("ok"), asks("ok")]);
       const resolve = () => other.runs.resolveApproval(run.id, "", yes);
       const park = () => journal.park(round % 4 < 2 ? undefined : Date.now() + 3_600_000);
-      const [isParked] = await (round % 2 === 0
-        ? Promise.all([park(), resolve()])
-        : Promise.all([resolve(), park()]).then(([, parked]) => [parked]));
+      // One after the other at first, so that there is each outcome; then at once.
+      const isOrdered = round < 4;
+      let isParked: boolean;
+      if (round % 2 === 0) {
+        const parking = park();
+        if (isOrdered) {
+          await parking;
+        }
+        await resolve();
+        isParked = await parking;
+      } else {
+        const resolving = resolve();
+        if (isOrdered) {
+          await resolving;
+        }
+        isParked = await park();
+        await resolving;
+      }
       if (isParked) {
         seen.parked += 1;
         const resumed = await other.claim(run.id, "worker-2");
