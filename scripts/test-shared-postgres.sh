@@ -5,7 +5,5 @@ set -eu
 exec pg_virtualenv -o max_connections=300 -- sh -c '
   export TOOLPLANE_TEST_DATABASE_URL="postgres://$PGUSER:$PGPASSWORD@$PGHOST:$PGPORT/postgres"
   unset PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE
-  # One of the tests needs the socket of a server of its own.
-  exec vitest run --project unit --exclude server/event-log/lost-answers.test.ts \
-    server/event-log server/orchestration server/test-runs test/orchestration.test.ts "$@"
+  exec vitest run --project unit server/event-log server/orchestration server/test-runs test/orchestration.test.ts "$@"
 ' sh "$@"

@@ -14,12 +14,16 @@ const COMMIT = Buffer.from("commit\0");
 /** A network in front of a database that loses the answers to some commits, with their connections. */
 async function startLossyNetwork(databaseUrl: string) {
   const url = new URL(databaseUrl);
-  const socketPath = `${url.searchParams.get("host")}/.s.PGSQL.${url.searchParams.get("port")}`;
+  // Behind a socket, or at an address.
+  const place =
+    url.hostname === ""
+      ? { path: `${url.searchParams.get("host")}/.s.PGSQL.${url.searchParams.get("port")}` }
+      : { host: url.hostname, port: Number(url.port) };
   const sockets = new Set<Socket>();
   let left = 0;
   let lost = 0;
   const server = createServer((client) => {
-    const upstream = connect(socketPath);
+    const upstream = connect(place);
     let isLosing = false;
     for (const socket of [client, upstream]) {
       sockets.add(socket);
@@ -54,7 +58,8 @@ async function startLossyNetwork(databaseUrl: string) {
     server.close();
   });
   const { port } = server.address() as AddressInfo;
-  const direct = `postgres://${url.searchParams.get("user")}@127.0.0.1:${port}${url.pathname}`;
+  const user = url.searchParams.get("user") ?? `${url.username}:${url.password}`;
+  const direct = `postgres://${user}@127.0.0.1:${port}${url.pathname}`;
   return {
     url: direct,
     lose: (commits: number) => {
