@@ -6,7 +6,7 @@ import type { ToolCalling } from "./action.ts";
 export interface OwnTools {
   /**
    * @param name without that of the service
-   * @param context with an empty key, the outcome is not kept: for what only reads
+   * @param context its key may be empty for what only reads
    */
   call(
     name: string,

@@ -20,7 +20,7 @@ export interface ParentRun {
 }
 
 /** What stands above a run that this one starts. */
-export function parentFor(run: Pick<RunFacts, "id" | "depth">): ParentRun {
+function parentFor(run: Pick<RunFacts, "id" | "depth">): ParentRun {
   return { runId: run.id, depth: run.depth + 1 };
 }
 

@@ -177,3 +177,36 @@ test("test runs are compared, and a regression fails the step where it is to", a
   });
   await expect(compare(bad, good, true)).resolves.toBeDefined();
 });
+
+test("a test run that is lost with its server is begun anew, whichever attempt this is, and not without end", async () => {
+  const keys: unknown[] = [];
+  let lost = 1;
+  const work = createTestRunWork(
+    {
+      async call(_, args) {
+        keys.push(args["request_id"]);
+        const isLost = keys.length <= lost;
+        const end = { reason: "TEST_RUN_END_REASON_SERVER_LOST" };
+        const run = { id: `run-${keys.length}`, project: "shop", endTime: "2026-01-01T00:00:00Z" };
+        return {
+          run: isLost
+            ? { ...run, state: "TEST_RUN_STATE_ERROR", end }
+            : { ...run, state: "TEST_RUN_STATE_PASSED" },
+        };
+      },
+    },
+    systemClock,
+  );
+  const action = { kind: "test_run", allowFailures: false } as Extract<WorkAction, { kind: "test_run" }>;
+  const input = { project: "shop", arguments: {} };
+  const { childId } = await work(action, input, stepContext());
+  expect(childId).toBe("run-2");
+  expect(new Set(keys).size).toBe(2);
+
+  lost = 100;
+  keys.length = 0;
+  await expect(work(action, input, stepContext())).rejects.toMatchObject({
+    init: { reason: "TEST_RUN_WITHOUT_VERDICT" },
+  });
+  expect(keys).toHaveLength(6);
+});

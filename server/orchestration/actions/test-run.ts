@@ -16,6 +16,8 @@ const WAIT_TIMEOUT_MS = 40_000;
 /** How often in a row it may not be known how a run does, with so much time in between, before the step fails. */
 const MAX_BLIND_CALLS = 10;
 const BLIND_DELAY_MS = 1_000;
+/** How many test runs of a step may be lost with their servers before it fails. */
+const MAX_LOST_RUNS = 5;
 /** How long cancelling may take. */
 const CANCEL_TIMEOUT_MS = 5_000;
 
@@ -113,8 +115,8 @@ export function createTestRunWork(ownTools: OwnTools, clock: Clock): Work<"test_
       if (failure === undefined) {
         return { output: json, childId: run.id };
       }
-      // The server that went away may have been the one that this step was begun on.
-      const again = index + 1 < context.attempt && (old || wasLost(run));
+      // A server that goes away or is stopped takes its test runs with it, whichever attempt at the step this is.
+      const again = wasLost(run) ? index < MAX_LOST_RUNS : old && index + 1 < context.attempt;
       if (!again || !isTransient(failure.init.code)) {
         throw failure;
       }

@@ -161,11 +161,6 @@ export function inTurn(...behaviours: readonly [Behaviour, ...Behaviour[]]): Scr
   return () => behaviours[Math.min(next++, behaviours.length - 1)] ?? behaviours[0];
 }
 
-/** Calls the same tool in every turn and never comes to an end. */
-export function loopsForever(call: ScriptedCall): Script {
-  return () => callsTools([call]);
-}
-
 /** Says all that it was sent, as JSON. */
 export const echoes: Script = ({ system, messages, tools }) =>
   says(JSON.stringify({ system, messages, tools }));
